@@ -1,0 +1,166 @@
+package telemetry
+
+import (
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/relay-jobs/relay/core/fault"
+	"github.com/relay-jobs/relay/core/job"
+	"github.com/relay-jobs/relay/core/workspace"
+)
+
+const (
+	// mismatchBuffer is how many mismatches are kept between two drains; what is past it is counted as dropped.
+	mismatchBuffer = 16384
+	drainInterval  = 200 * time.Millisecond
+)
+
+// Observer is a ports.Observer. Its Close must be called for the last mismatches to be counted and logged.
+type Observer struct {
+	metrics *Metrics
+	log     *zap.Logger
+	stop    chan struct{}
+	stopped sync.WaitGroup
+	once    sync.Once
+
+	mu      sync.Mutex
+	waiting []mismatch // filled by requests
+	dropped int
+	spare   []mismatch // owned by the drain
+}
+
+type mismatch struct{ request, stored workspace.ID }
+
+// NewObserver starts to observe.
+func NewObserver(m *Metrics, log *zap.Logger) *Observer {
+	o := &Observer{
+		metrics: m, log: log, stop: make(chan struct{}),
+		waiting: make([]mismatch, 0, mismatchBuffer), spare: make([]mismatch, 0, mismatchBuffer),
+	}
+	o.stopped.Go(o.drainUntilStopped)
+	return o
+}
+
+// Close counts and logs what is waiting and stops. Whatever is observed afterwards waits for ever.
+func (o *Observer) Close() {
+	o.once.Do(func() { close(o.stop) })
+	o.stopped.Wait()
+}
+
+// JobRead counts the copy. A miss costs the same whether or not another workspace has the job.
+func (o *Observer) JobRead(ws workspace.ID, id job.ID, c job.Copy) {
+	if c <= job.CopyNew {
+		o.metrics.workspaces.of(ws).jobRead[c].Inc()
+	}
+	if e := o.log.Check(zapcore.DebugLevel, "Job read"); e != nil {
+		e.Write(zap.Stringer("workspace_id", ws), zap.Stringer("job_id", id), zap.Stringer("path", c))
+	}
+}
+
+// JobsListed counts the page and its jobs.
+func (o *Observer) JobsListed(ws workspace.ID, path job.ListPath, n int) {
+	c := o.metrics.workspaces.of(ws)
+	if path <= job.ListMixed {
+		c.listRead[path].Inc()
+	}
+	if n > 0 {
+		c.listResults.Add(float64(n))
+	}
+	if e := o.log.Check(zapcore.DebugLevel, "Jobs listed"); e != nil {
+		e.Write(zap.Stringer("workspace_id", ws), zap.Int("count", n), zap.Stringer("path", path))
+	}
+}
+
+// EnqueueFailed logs the kind of failure; the failure itself is in the request's own line.
+func (o *Observer) EnqueueFailed(ws workspace.ID, kind fault.Kind) {
+	o.log.Error("Failed to enqueue job for workspace (job_id logged internally)",
+		zap.Stringer("workspace_id", ws), zap.Stringer("reason", kind))
+}
+
+// DualWritten counts the write.
+func (o *Observer) DualWritten(ws workspace.ID, ok bool) {
+	c := o.metrics.workspaces.of(ws)
+	if ok {
+		c.dualWriteDone.Inc()
+	} else {
+		c.dualWriteFailed.Inc()
+	}
+}
+
+// StaleCopyRead counts the read.
+func (o *Observer) StaleCopyRead(ws workspace.ID) { o.metrics.workspaces.of(ws).stale.Inc() }
+
+// WorkspaceMismatch leaves the event to the next drain: it wakes nobody and allocates nothing, so that the answer to
+// the request comes no later than that for an absent job.
+func (o *Observer) WorkspaceMismatch(request, stored workspace.ID) {
+	o.mu.Lock()
+	if len(o.waiting) < cap(o.waiting) {
+		o.waiting = append(o.waiting, mismatch{request, stored})
+	} else {
+		o.dropped++
+	}
+	o.mu.Unlock()
+}
+
+// OtherWorkspaceRequested logs the refusal: the audit trail.
+func (o *Observer) OtherWorkspaceRequested(request, given workspace.ID) {
+	o.log.Warn("Workspace mismatch in request",
+		zap.Stringer("request_workspace", request), zap.Stringer("given_workspace", given))
+}
+
+// IsolationBreach counts and logs it: none is expected, ever.
+func (o *Observer) IsolationBreach(ws workspace.ID) {
+	o.metrics.workspaces.of(ws).breach.Inc()
+	o.log.Error("Stored job contradicts the workspace of its key", zap.Stringer("workspace_id", ws))
+}
+
+// IDCollision counts and logs it.
+func (o *Observer) IDCollision(ws workspace.ID) {
+	o.metrics.workspaces.of(ws).collision.Inc()
+	o.log.Warn("Job id is held by another workspace in the old schema", zap.Stringer("workspace_id", ws))
+}
+
+// WrongTypeRead counts it.
+func (o *Observer) WrongTypeRead(ws workspace.ID) { o.metrics.workspaces.of(ws).wrong.Inc() }
+
+// RecordInvalid counts and logs it.
+func (o *Observer) RecordInvalid(ws workspace.ID) {
+	o.metrics.workspaces.of(ws).broke.Inc()
+	o.log.Warn("Stored job cannot be decoded", zap.Stringer("workspace_id", ws))
+}
+
+func (o *Observer) drainUntilStopped() {
+	tick := time.NewTicker(drainInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			o.drain()
+		case <-o.stop:
+			o.drain()
+			return
+		}
+	}
+}
+
+// drain swaps the buffers, so that requests wait for no log line.
+func (o *Observer) drain() {
+	o.mu.Lock()
+	o.waiting, o.spare = o.spare[:0], o.waiting
+	dropped := o.dropped
+	o.dropped = 0
+	o.mu.Unlock()
+
+	for _, m := range o.spare {
+		o.metrics.workspaces.of(m.request).mismatch.Inc()
+		o.log.Warn("Workspace mismatch during fallback",
+			zap.Stringer("request_workspace", m.request), zap.Stringer("stored_workspace", m.stored))
+	}
+	if dropped > 0 {
+		o.metrics.eventsDropped.Add(float64(dropped))
+		o.log.Error("Workspace mismatches were dropped from the audit trail", zap.Int("count", dropped))
+	}
+}
