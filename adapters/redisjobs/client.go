@@ -1,0 +1,65 @@
+// Package redisjobs stores jobs in Redis, in the old and the new key schema. What is written and read follows from a
+// migration.Phase; the packages below give the repositories their names. It works on one Redis server or a primary
+// with replicas, Redis 6.2 or later; the keys carry no hash tags, so that Redis Cluster is no home for them.
+package redisjobs
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// ConnectOptions say how to reach Redis. Zero durations and sizes take the defaults below.
+type ConnectOptions struct {
+	URL          string        // redis://, rediss:// or unix://
+	PoolSize     int           // connections; 0 takes the client library's own
+	DialTimeout  time.Duration // 2 s
+	ReadTimeout  time.Duration // 2 s
+	WriteTimeout time.Duration // 2 s
+}
+
+const defaultTimeout = 2 * time.Second
+
+// Connect makes a client; it does not touch the network. The error repeats nothing of the URL, which may hold a
+// password.
+//
+// Commands are tried again up to three times after a broken connection: every script is safe to run twice.
+func Connect(o ConnectOptions) (*redis.Client, error) {
+	options, err := redis.ParseURL(o.URL)
+	if err != nil {
+		return nil, fmt.Errorf("not a redis://, rediss:// or unix:// URL") //nolint:err113 // the cause repeats the URL
+	}
+	or := func(d time.Duration) time.Duration {
+		if d == 0 {
+			return defaultTimeout
+		}
+		return d
+	}
+	options.DialTimeout = or(o.DialTimeout)
+	options.ReadTimeout = or(o.ReadTimeout)
+	options.WriteTimeout = or(o.WriteTimeout)
+	options.ContextTimeoutEnabled = true
+	options.MaxRetries = 3
+	options.MinRetryBackoff = 8 * time.Millisecond
+	options.MaxRetryBackoff = 256 * time.Millisecond
+	if o.PoolSize > 0 {
+		options.PoolSize = o.PoolSize
+	}
+	return redis.NewClient(options), nil
+}
+
+// HealthCheck asks Redis for a PING.
+type HealthCheck struct{ rdb redis.UniversalClient }
+
+// NewHealthCheck makes the check for readiness.
+func NewHealthCheck(rdb redis.UniversalClient) HealthCheck { return HealthCheck{rdb: rdb} }
+
+// Name implements ports.HealthCheck.
+func (HealthCheck) Name() string { return "redis" }
+
+// Check implements ports.HealthCheck.
+func (h HealthCheck) Check(ctx context.Context) error {
+	return translate(h.rdb.Ping(ctx).Err())
+}

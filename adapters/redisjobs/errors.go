@@ -1,0 +1,49 @@
+package redisjobs
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/relay-jobs/relay/core/fault"
+)
+
+// translate classifies what Redis or the way to it answered. It is the one place where that is decided. The message
+// is fit for a caller; Redis' own text stays in the cause.
+func translate(err error) error {
+	var timeout net.Error
+	var reply redis.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled):
+		return fault.Wrap(err, fault.Canceled, fault.CodeCanceled, "The request was canceled")
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return fault.Wrap(err, fault.Timeout, fault.CodeStorageUnavailable, "The job storage did not answer in time")
+	case errors.As(err, &reply) && isDefect(err.Error()):
+		return fault.Wrap(err, fault.Internal, fault.CodeInternal, "Internal error")
+	}
+	return fault.Wrap(err, fault.Unavailable, fault.CodeStorageUnavailable, "The job storage is not available")
+}
+
+// isDefect tells replies that mean a wrong record or a wrong program from those that mean a server that cannot serve
+// now: loading, read-only, out of memory, unable to persist, refusing the connection's rights.
+func isDefect(reply string) bool {
+	return isWrongType(reply) || strings.HasPrefix(reply, "ERR ") && !strings.Contains(reply, "max number of clients")
+}
+
+// isWrongType is true for a key that holds another type, also where a script met it.
+func isWrongType(reply string) bool { return strings.Contains(reply, "WRONGTYPE") }
+
+// invalid is the answer to a caller that broke the port's contract: no workspace, no job id, a limit out of range.
+func invalid() error {
+	return fault.New(fault.Invalid, fault.CodeInvalidParameter, "A workspace, a job id and a limit within bounds are required")
+}
+
+// breach is the answer to a write that met a record which contradicts its own key.
+func breach() error {
+	return fault.New(fault.Internal, fault.CodeInternal, "Internal error")
+}

@@ -1,0 +1,173 @@
+package redisjobs
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/relay-jobs/relay/core/fault"
+	"github.com/relay-jobs/relay/core/job"
+	"github.com/relay-jobs/relay/core/workspace"
+)
+
+// The fields of a job's hash, the same in both schemas. The predecessor reads and writes all but the last four.
+const (
+	fieldID              = "job_id"
+	fieldWorkspace       = "workspace_id"
+	fieldStatus          = "status"
+	fieldProvider        = "action_provider"
+	fieldName            = "action_name"
+	fieldParams          = "params"
+	fieldResult          = "result"
+	fieldActor           = "actor_id"
+	fieldEnqueuedAt      = "enqueued_at"
+	fieldStartedAt       = "started_at"
+	fieldFinishedAt      = "finished_at"
+	fieldError           = "error"
+	fieldClientRequestID = "client_request_id"
+	fieldTraceParent     = "traceparent"
+	fieldRev             = "rev"
+)
+
+// encode gives the fields and values of a job to be made, without enqueued_at, which the script stamps.
+func encode(d job.Draft) []any {
+	fields := make([]any, 0, 24)
+	fields = append(fields,
+		fieldID, d.ID.String(),
+		fieldStatus, string(job.Pending),
+		fieldProvider, d.Provider,
+		fieldName, d.Name,
+		fieldParams, string(d.Params),
+		fieldWorkspace, d.Workspace.String(),
+		fieldActor, d.Actor,
+		fieldResult, "",
+		fieldRev, "1",
+	)
+	if !d.ClientRequestID.IsZero() {
+		fields = append(fields, fieldClientRequestID, d.ClientRequestID.String())
+	}
+	if d.TraceParent != "" {
+		fields = append(fields, fieldTraceParent, d.TraceParent)
+	}
+	return fields
+}
+
+// decode reads a whole record that was found to be ws's job id. A record without status is none that can be shown:
+// fault.Internal with CodeRecordInvalid.
+func decode(ws workspace.ID, id job.ID, hash map[string]string) (job.Job, error) {
+	if hash[fieldStatus] == "" {
+		return job.Job{}, fault.New(fault.Internal, fault.CodeRecordInvalid, "The stored job cannot be read")
+	}
+	return job.Job{
+		ID:              id,
+		Workspace:       ws,
+		Status:          job.Status(hash[fieldStatus]),
+		Provider:        hash[fieldProvider],
+		Name:            hash[fieldName],
+		Params:          job.JSONOf(hash[fieldParams]),
+		Result:          job.JSONOf(hash[fieldResult]),
+		Error:           hash[fieldError],
+		Actor:           hash[fieldActor],
+		ClientRequestID: hash[fieldClientRequestID],
+		TraceParent:     hash[fieldTraceParent],
+		EnqueuedAt:      job.ParseTime(hash[fieldEnqueuedAt]),
+		StartedAt:       job.ParseTime(hash[fieldStartedAt]),
+		FinishedAt:      job.ParseTime(hash[fieldFinishedAt]),
+		Rev:             parseRev(hash[fieldRev]),
+	}, nil
+}
+
+// parseRev reads a rev; what is no plain number of at most 15 digits is 0, in the scripts too.
+func parseRev(s string) int64 {
+	if len(s) > 15 {
+		return 0
+	}
+	n, err := strconv.ParseUint(s, 10, 63)
+	if err != nil {
+		return 0
+	}
+	return int64(n) //nolint:gosec // at most 15 digits
+}
+
+// head is the part of a copy that is read before its body: whose it is and how fresh.
+type head struct {
+	id, workspace string
+	version       job.Version
+}
+
+// headFields are read together by HMGET, in the order that headOf takes them in.
+func headFields() []string {
+	return []string{fieldID, fieldWorkspace, fieldRev, fieldStatus, fieldEnqueuedAt, fieldStartedAt, fieldFinishedAt}
+}
+
+// headOf reads HMGET's answer to headFields; an absent field is the empty text.
+func headOf(values []any) head {
+	text := func(i int) string {
+		s, _ := values[i].(string) // nil for an absent field
+		return s
+	}
+	return head{
+		id: text(0), workspace: text(1),
+		version: versionOf(text(2), text(3), text(4), text(5), text(6)),
+	}
+}
+
+func headOfHash(hash map[string]string) head {
+	return head{
+		id: hash[fieldID], workspace: hash[fieldWorkspace],
+		version: versionOf(hash[fieldRev], hash[fieldStatus], hash[fieldEnqueuedAt], hash[fieldStartedAt], hash[fieldFinishedAt]),
+	}
+}
+
+func versionOf(rev, status, enqueued, started, finished string) job.Version {
+	return job.Version{
+		Rev: parseRev(rev), Status: job.Status(status),
+		Enqueued: micros(enqueued), Started: micros(started), Finished: micros(finished),
+	}
+}
+
+// micros gives a stored time in microseconds since 1970, 0 for none and for any before.
+func micros(stored string) int64 {
+	t := job.ParseTime(stored)
+	if t.Before(time.UnixMicro(0)) {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+// ownership says whose a stored record is.
+type ownership uint8
+
+const (
+	vacant  ownership = iota // no record, or a stub: nobody's and nothing to show
+	mine                     // a whole record of the workspace that asks
+	foreign                  // another workspace's, or nobody's with something to lose
+)
+
+// inOld judges a record under ai:jobs:{id}. owner is the other workspace that a foreign one names, the zero ID where
+// it names none.
+func (h head) inOld(ws workspace.ID, id job.ID) (o ownership, owner workspace.ID) {
+	switch {
+	case h.id == "" && h.workspace == "":
+		return vacant, workspace.ID{}
+	case h.id != id.String():
+		return foreign, workspace.ID{}
+	case h.workspace == ws.String():
+		return mine, workspace.ID{}
+	}
+	owner, err := workspace.Parse(h.workspace)
+	if err != nil {
+		return foreign, workspace.ID{}
+	}
+	return foreign, owner
+}
+
+// inNew judges a record under ai:job:{ws}:{id}. A foreign one contradicts its own key: an isolation breach.
+func (h head) inNew(ws workspace.ID, id job.ID) ownership {
+	switch {
+	case h.id == "" || h.workspace == "":
+		return vacant
+	case h.id == id.String() && h.workspace == ws.String():
+		return mine
+	}
+	return foreign
+}

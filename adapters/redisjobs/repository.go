@@ -1,0 +1,400 @@
+package redisjobs
+
+import (
+	"context"
+	_ "embed"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/relay-jobs/relay/core/fault"
+	"github.com/relay-jobs/relay/core/job"
+	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/core/workspace"
+	"github.com/relay-jobs/relay/ports"
+)
+
+//go:embed script/stamp.lua
+var stampSource string
+
+//go:embed script/version.lua
+var versionSource string
+
+//go:embed script/enqueue_job.lua
+var enqueueSource string
+
+//go:embed script/update_job.lua
+var updateSource string
+
+// idempotencyTTL is how long a client_request_id is kept.
+const idempotencyTTL = 24 * time.Hour
+
+// Options are what a Repository needs besides Redis and its phase.
+type Options struct {
+	Retention time.Duration // how long a finished job is kept on every copy; 0 keeps it for ever
+	Observer  ports.Observer
+}
+
+// Repository implements ports.JobRepository for one phase of the migration.
+type Repository struct {
+	rdb             redis.UniversalClient
+	phase           migration.Phase
+	plan            string
+	retention       time.Duration
+	observer        ports.Observer
+	enqueue, update *redis.Script
+}
+
+// New makes the repository of a phase. It does not touch the network.
+func New(rdb redis.UniversalClient, phase migration.Phase, o Options) *Repository {
+	return &Repository{
+		rdb: rdb, phase: phase, plan: planOf(phase), retention: o.Retention, observer: o.Observer,
+		enqueue: redis.NewScript(stampSource + enqueueSource),
+		update:  redis.NewScript(versionSource + stampSource + updateSource),
+	}
+}
+
+// planOf writes a phase as the letters that the scripts take. A write looks at whatever is read or written.
+func planOf(p migration.Phase) string {
+	plan := ""
+	for _, part := range []struct {
+		letter string
+		on     bool
+	}{
+		{"o", p.WritesOld()},
+		{"n", p.WritesNew()},
+		{"O", p.WritesOld() || p.ReadsOld()},
+		{"N", p.WritesNew() || p.ReadsNew()},
+	} {
+		if part.on {
+			plan += part.letter
+		}
+	}
+	return plan
+}
+
+// maxKnownRounds bounds how often an enqueue follows an idempotency key that names another job each time.
+const maxKnownRounds = 8
+
+// Enqueue implements ports.JobRepository. It takes one round trip, and one more for a ClientRequestID that is known.
+func (r *Repository) Enqueue(ctx context.Context, d job.Draft) (job.Enqueued, error) {
+	if d.Workspace.IsZero() || d.ID.IsZero() {
+		return job.Enqueued{}, invalid()
+	}
+	keys := make([]string, 0, 6)
+	keys = append(keys, oldKey(d.ID), newKey(d.Workspace, d.ID), queueKey)
+	if !d.ClientRequestID.IsZero() {
+		keys = append(keys, idempotencyKey(d.Workspace, d.ClientRequestID))
+	}
+	args := make([]any, 0, 32)
+	args = append(args, r.plan, d.Workspace.String(), d.ID.String(), r.queueEntry(d.Workspace, d.ID),
+		strconv.Itoa(int(idempotencyTTL/time.Second)), "")
+	args = append(args, encode(d)...)
+	for range maxKnownRounds {
+		reply, err := r.enqueue.Run(ctx, r.rdb, keys, args...).Result()
+		if err != nil {
+			err = translate(err)
+			r.written(d.Workspace, err)
+			return job.Enqueued{}, err
+		}
+		known, ok := reply.([]any)
+		if !ok {
+			return r.enqueued(d, reply)
+		}
+		if len(known) == 4 {
+			return replayed(d.Workspace, known)
+		}
+		id, err := job.ParseID(textAt(known, 0))
+		if err != nil {
+			return job.Enqueued{}, fault.Wrap(err, fault.Internal, fault.CodeInternal, "Internal error")
+		}
+		keys = append(keys[:4], oldKey(id), newKey(d.Workspace, id))
+		args[5] = id.String()
+	}
+	return job.Enqueued{}, fault.New(fault.Unavailable, fault.CodeStorageUnavailable, "The job storage is not available")
+}
+
+// queueEntry is what a worker finds: the bare id while workers that know only the old schema may take it.
+func (r *Repository) queueEntry(ws workspace.ID, id job.ID) string {
+	if r.phase.QueuesBareIDs() {
+		return id.String()
+	}
+	return ws.String() + ":" + id.String()
+}
+
+func (r *Repository) enqueued(d job.Draft, reply any) (job.Enqueued, error) {
+	switch reply {
+	case int64(2):
+		r.observer.IDCollision(d.Workspace)
+	case int64(1):
+	case int64(0):
+		return job.Enqueued{}, fault.New(fault.Conflict, fault.CodeJobState, "The job id is taken")
+	default:
+		r.observer.IsolationBreach(d.Workspace)
+		return job.Enqueued{}, breach()
+	}
+	r.written(d.Workspace, nil)
+	return job.Enqueued{Job: job.Job{
+		ID: d.ID, Workspace: d.Workspace, Status: job.Pending, Provider: d.Provider, Name: d.Name, Params: d.Params,
+		Actor: d.Actor, ClientRequestID: d.ClientRequestID.String(), TraceParent: d.TraceParent, Rev: 1,
+	}}, nil
+}
+
+func replayed(ws workspace.ID, known []any) (job.Enqueued, error) {
+	id, err := job.ParseID(textAt(known, 0))
+	if err != nil {
+		return job.Enqueued{}, fault.Wrap(err, fault.Internal, fault.CodeInternal, "Internal error")
+	}
+	return job.Enqueued{Replayed: true, Job: job.Job{
+		ID: id, Workspace: ws, Provider: textAt(known, 1), Name: textAt(known, 2), Params: job.JSONOf(textAt(known, 3)),
+	}}, nil
+}
+
+func textAt(reply []any, i int) string {
+	s, _ := reply[i].(string) // a script's reply holds texts alone here
+	return s
+}
+
+// written tells the observer of a dual write that went through or failed in the storage.
+func (r *Repository) written(ws workspace.ID, err error) {
+	if !r.phase.WritesBoth() {
+		return
+	}
+	switch fault.KindOf(err) {
+	case fault.Canceled, fault.Invalid, fault.NotFound, fault.Conflict:
+	default:
+		r.observer.DualWritten(ws, err == nil)
+	}
+}
+
+// Move implements ports.JobRepository. It takes one round trip.
+func (r *Repository) Move(ctx context.Context, ws workspace.ID, id job.ID, m job.Move) error {
+	if ws.IsZero() || id.IsZero() {
+		return invalid()
+	}
+	if err := m.Validate(); err != nil {
+		return err //nolint:wrapcheck // already a fault
+	}
+	sources := ","
+	for _, s := range m.To.Sources() {
+		sources += string(s) + ","
+	}
+	final := "0"
+	if m.To.Final() {
+		final = "1"
+	}
+	reply, err := r.update.Run(ctx, r.rdb, []string{oldKey(id), newKey(ws, id)},
+		r.plan, ws.String(), id.String(), string(m.To), sources, string(m.Result), m.Error,
+		strconv.FormatInt(r.retention.Milliseconds(), 10), final).Int64()
+	if err != nil {
+		err = translate(err)
+		r.written(ws, err)
+		return err
+	}
+	switch reply {
+	case 1, 2:
+		if reply == 2 {
+			r.observer.IDCollision(ws)
+		}
+		r.written(ws, nil)
+		return nil
+	case 3:
+		return nil
+	case 0:
+		return job.ErrNotFound()
+	case -2:
+		return job.ErrState()
+	}
+	r.observer.IsolationBreach(ws)
+	return breach()
+}
+
+// maxFetchRounds bounds how often a read starts again because an old copy went away between its head and its body.
+const maxFetchRounds = 4
+
+// Get implements ports.JobRepository. It takes one round trip, and one more where the old copy's body is served.
+func (r *Repository) Get(ctx context.Context, ws workspace.ID, id job.ID) (job.Job, error) {
+	if ws.IsZero() || id.IsZero() {
+		return job.Job{}, invalid()
+	}
+	found, err := r.fetch(ctx, ws, []job.ID{id})
+	if err != nil {
+		return job.Job{}, err
+	}
+	f := found[0]
+	r.observer.JobRead(ws, id, f.copy)
+	switch {
+	case f.invalid:
+		r.observer.RecordInvalid(ws)
+		return job.Job{}, fault.New(fault.Internal, fault.CodeRecordInvalid, "The stored job cannot be read")
+	case f.copy == job.CopyNone:
+		if !f.owner.IsZero() {
+			r.observer.WorkspaceMismatch(ws, f.owner)
+		}
+		return job.Job{}, job.ErrNotFound()
+	}
+	return f.job, nil
+}
+
+// fetched is what the read plan gives for one id.
+type fetched struct {
+	job     job.Job
+	copy    job.Copy     // CopyNone: nothing that the workspace may see
+	invalid bool         // a whole record that cannot be decoded
+	owner   workspace.ID // the other workspace that holds the id in the old schema, where nothing is served
+}
+
+// fetch reads jobs through the read plan, pipelined: in one trip the new copies and the heads of the old ones, in a
+// second the old bodies that are to be served. The heads come first, so that a write to both copies in between makes
+// the new one look fresher, never staler, than it is. A body is read only once its head was found to be ws's.
+func (r *Repository) fetch(ctx context.Context, ws workspace.ID, ids []job.ID) ([]fetched, error) {
+	out := make([]fetched, len(ids))
+	todo := make([]int, len(ids))
+	for i := range ids {
+		todo[i] = i
+	}
+	for round := 0; len(todo) > 0; round++ {
+		if round == maxFetchRounds {
+			return nil, fault.New(fault.Unavailable, fault.CodeStorageUnavailable, "The job storage is not available")
+		}
+		fromOld, err := r.fetchHeads(ctx, ws, ids, todo, out)
+		if err != nil || len(fromOld) == 0 {
+			return out, err
+		}
+		if todo, err = r.fetchOldBodies(ctx, ws, ids, fromOld, out); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// fetchHeads does the first trip for the ids at todo and returns those whose old copy is to be served.
+func (r *Repository) fetchHeads(
+	ctx context.Context, ws workspace.ID, ids []job.ID, todo []int, out []fetched,
+) (fromOld []int, err error) {
+	olds := make([]*redis.SliceCmd, len(todo))
+	news := make([]*redis.MapStringStringCmd, len(todo))
+	fields := headFields()
+	err = r.pipelined(ctx, func(p redis.Pipeliner) {
+		for n, i := range todo {
+			if r.phase.ReadsOld() {
+				olds[n] = p.HMGet(ctx, oldKey(ids[i]), fields...)
+			}
+			if r.phase.ReadsNew() {
+				news[n] = p.HGetAll(ctx, newKey(ws, ids[i]))
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	for n, i := range todo {
+		old, oldOwnership, owner := r.oldHead(ws, ids[i], olds[n])
+		hash, newHead := r.newHash(ws, ids[i], news[n])
+		out[i] = fetched{}
+		switch {
+		case hash == nil && oldOwnership != mine:
+			out[i].owner = owner
+		case hash == nil:
+			fromOld = append(fromOld, i)
+		case oldOwnership != mine:
+			out[i].serve(ws, ids[i], hash, job.CopyNew)
+		default:
+			if old.version != newHead.version {
+				r.observer.StaleCopyRead(ws)
+			}
+			if job.Fresher(old.version, newHead.version) == job.CopyOld {
+				fromOld = append(fromOld, i)
+			} else {
+				out[i].serve(ws, ids[i], hash, job.CopyNew)
+			}
+		}
+	}
+	return fromOld, nil
+}
+
+// fetchOldBodies does the second trip and returns the ids whose old copy is gone by now, to be read again.
+func (r *Repository) fetchOldBodies(
+	ctx context.Context, ws workspace.ID, ids []job.ID, fromOld []int, out []fetched,
+) (gone []int, err error) {
+	bodies := make([]*redis.MapStringStringCmd, len(fromOld))
+	err = r.pipelined(ctx, func(p redis.Pipeliner) {
+		for n, i := range fromOld {
+			bodies[n] = p.HGetAll(ctx, oldKey(ids[i]))
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	for n, i := range fromOld {
+		hash := bodies[n].Val()
+		if o, _ := headOfHash(hash).inOld(ws, ids[i]); o != mine {
+			gone = append(gone, i)
+			continue
+		}
+		out[i].serve(ws, ids[i], hash, job.CopyOld)
+	}
+	return gone, nil
+}
+
+func (f *fetched) serve(ws workspace.ID, id job.ID, hash map[string]string, c job.Copy) {
+	j, err := decode(ws, id, hash)
+	f.job, f.copy, f.invalid = j, c, err != nil
+}
+
+// oldHead reads the answer to HMGET of the old key, nil where the plan does not read it.
+func (r *Repository) oldHead(ws workspace.ID, id job.ID, cmd *redis.SliceCmd) (head, ownership, workspace.ID) {
+	if cmd == nil {
+		return head{}, vacant, workspace.ID{}
+	}
+	if cmd.Err() != nil {
+		r.observer.WrongTypeRead(ws)
+		return head{}, vacant, workspace.ID{}
+	}
+	h := headOf(cmd.Val())
+	o, owner := h.inOld(ws, id)
+	return h, o, owner
+}
+
+// newHash reads the answer to HGETALL of the new key, nil where the plan does not read it; hash is nil unless it is
+// ws's whole record.
+func (r *Repository) newHash(ws workspace.ID, id job.ID, cmd *redis.MapStringStringCmd) (map[string]string, head) {
+	if cmd == nil {
+		return nil, head{}
+	}
+	if cmd.Err() != nil {
+		r.observer.WrongTypeRead(ws)
+		return nil, head{}
+	}
+	h := headOfHash(cmd.Val())
+	switch h.inNew(ws, id) {
+	case mine:
+		return cmd.Val(), h
+	case foreign:
+		r.observer.IsolationBreach(ws)
+	case vacant:
+	}
+	return nil, head{}
+}
+
+// pipelined runs commands in one round trip. A key of another type is left to whoever reads that command's answer;
+// every other error ends the whole.
+func (r *Repository) pipelined(ctx context.Context, fill func(redis.Pipeliner)) error {
+	pipe := r.rdb.Pipeline()
+	fill(pipe)
+	cmds, err := pipe.Exec(ctx)
+	if err == nil {
+		return nil
+	}
+	for _, cmd := range cmds {
+		if e := cmd.Err(); e != nil && !isWrongType(e.Error()) {
+			return translate(e)
+		}
+	}
+	if !isWrongType(err.Error()) {
+		return translate(err)
+	}
+	return nil
+}
+
