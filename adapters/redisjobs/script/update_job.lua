@@ -66,7 +66,9 @@ end
 
 -- The written copy nearest to the base is changed first; the other becomes its copy.
 if base == mirror or not target then
-  target, mirror = mirror, target
+  local other = target -- the embedded interpreter of the demo swaps locals wrongly in one assignment
+  target = mirror
+  mirror = other
 end
 if base ~= target then
   redis.call('COPY', base, target, 'REPLACE')
