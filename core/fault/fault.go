@@ -50,6 +50,7 @@ const (
 	CodeInvalidCursor       Code = "invalid_cursor"
 	CodeInvalidWorkspace    Code = "invalid_workspace_id"
 	CodeInvalidToken        Code = "invalid_token"
+	CodeAuthUnavailable     Code = "auth_unavailable"
 	CodeWorkspaceMissing    Code = "workspace_missing"
 	CodeInsufficientScope   Code = "insufficient_scope"
 	CodeOtherWorkspace      Code = "other_workspace"
