@@ -253,9 +253,9 @@ func TestObservingAllocatesNothing(t *testing.T) {
 		"WorkspaceMismatch": func() { o.WorkspaceMismatch(acme, globex) },
 		"JobsListed":        func() { o.JobsListed(acme, job.ListNew, 3) },
 		"DualWritten":       func() { o.DualWritten(acme, true) },
-		"Request":           func() { metrics.Request("GET", "/ai/jobs", 200, time.Millisecond) },
+		"RequestServed":     func() { metrics.RequestServed("/ai/jobs", "GET", 200, time.Millisecond) },
 	} {
-		require.LessOrEqual(t, testing.AllocsPerRun(1000, f), map[string]float64{"Request": 1}[name], name)
+		require.LessOrEqual(t, testing.AllocsPerRun(1000, f), map[string]float64{"RequestServed": 1}[name], name)
 	}
 }
 
@@ -282,10 +282,10 @@ func BenchmarkWorkspaceMismatch(b *testing.B) {
 	}
 }
 
-func BenchmarkRequest(b *testing.B) {
+func BenchmarkRequestServed(b *testing.B) {
 	_, m, _ := open(b, 1000, zapcore.InfoLevel)
 	b.ReportAllocs()
 	for b.Loop() {
-		m.Request("GET", "/ai/jobs/:job_id", 200, time.Millisecond)
+		m.RequestServed("/ai/jobs/{job_id}", "GET", 200, time.Millisecond)
 	}
 }

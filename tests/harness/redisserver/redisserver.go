@@ -1,0 +1,219 @@
+// Package redisserver runs real Redis servers for tests: each has its own process, folder, free port and socket, and
+// keeps nothing.
+package redisserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	startTimeout = 20 * time.Second
+	stopTimeout  = 10 * time.Second
+	pollInterval = 5 * time.Millisecond
+	portAttempts = 5
+)
+
+// ErrNotInstalled says how to get a Redis server. Tests that need one fail without it.
+var ErrNotInstalled = errors.New("redis-server is not in PATH: run `make redis-server`, which installs it with " +
+	"apt-get where it may, or install Redis 6.2 or later yourself")
+
+// Server is a running Redis server.
+type Server struct {
+	// Addr is 127.0.0.1 and the port.
+	Addr string
+	// Socket is the path of the unix socket.
+	Socket string
+
+	dir    string
+	args   []string
+	output *buffer
+	cmd    *exec.Cmd
+	exited chan struct{}
+}
+
+// Start runs a server until the test ends. The arguments are added to its command line: "--maxmemory", "1mb".
+func Start(tb testing.TB, args ...string) *Server {
+	tb.Helper()
+	s, err := Run(context.Background(), args...)
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, s.Stop()) })
+	return s
+}
+
+// Run starts a server for callers that are no test; they must call Stop.
+func Run(ctx context.Context, args ...string) (*Server, error) {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		return nil, ErrNotInstalled
+	}
+	var last error
+	for range portAttempts { // another process may take the free port first
+		s, err := start(ctx, args)
+		if err == nil {
+			return s, nil
+		}
+		last = err
+	}
+	return nil, last
+}
+
+func start(ctx context.Context, args []string) (*Server, error) {
+	dir, err := os.MkdirTemp("", "relay-redis-")
+	if err != nil {
+		return nil, fmt.Errorf("folder of a Redis server: %w", err)
+	}
+	port, err := freePort(ctx)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	s := &Server{
+		Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Socket: filepath.Join(dir, "redis.sock"),
+		dir: dir, output: &buffer{},
+	}
+	s.args = append([]string{
+		"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--unixsocket", s.Socket, "--dir", dir,
+		"--save", "", "--appendonly", "no",
+	}, args...)
+	if err := s.launch(ctx); err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	return s, nil
+}
+
+func (s *Server) launch(ctx context.Context) error {
+	// The process outlives ctx, which bounds its start alone.
+	s.cmd = exec.Command("redis-server", s.args...) //nolint:gosec,noctx // a test's own arguments
+	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
+	s.cmd.SysProcAttr = dieWithParent()
+	if err := s.cmd.Start(); err != nil {
+		return fmt.Errorf("start redis-server: %w", err)
+	}
+	s.exited = make(chan struct{})
+	go func(cmd *exec.Cmd, exited chan struct{}) {
+		defer close(exited)
+		_ = cmd.Wait() // how it ended is told by its output
+	}(s.cmd, s.exited)
+	return s.awaitPing(ctx)
+}
+
+func (s *Server) awaitPing(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	rdb := redis.NewClient(&redis.Options{
+		Network: "unix", Addr: s.Socket, MaxRetries: -1, DialerRetries: 1, DisableIdentity: true,
+	})
+	defer rdb.Close() //nolint:errcheck // nothing is lost with it
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		err := rdb.Ping(ctx).Err()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-s.exited:
+			return fmt.Errorf("redis-server ended at its start:\n%s", s.output)
+		case <-ctx.Done():
+			return fmt.Errorf("redis-server does not answer: %w\n%s", err, s.output)
+		case <-tick.C:
+		}
+	}
+}
+
+// URL is the server's TCP address as REDIS_URL takes it.
+func (s *Server) URL() string { return "redis://" + s.Addr + "/0" }
+
+// SocketURL is the server's unix socket as REDIS_URL takes it.
+func (s *Server) SocketURL() string { return "unix://" + s.Socket }
+
+// Client connects to the server until the test ends.
+func (s *Server) Client(tb testing.TB) *redis.Client {
+	tb.Helper()
+	rdb := redis.NewClient(&redis.Options{Network: "unix", Addr: s.Socket, DisableIdentity: true})
+	tb.Cleanup(func() { _ = rdb.Close() })
+	return rdb
+}
+
+// Kill ends the process as kill -9 does. Its data are lost; Restart brings an empty server back.
+func (s *Server) Kill() error { return s.end(syscall.SIGKILL) }
+
+// Restart starts the server again with the same addresses, after Kill.
+func (s *Server) Restart(ctx context.Context) error { return s.launch(ctx) }
+
+// Pause stops the process from answering, with its connections open, until Resume.
+func (s *Server) Pause() error { return s.signal(syscall.SIGSTOP) }
+
+// Resume undoes Pause.
+func (s *Server) Resume() error { return s.signal(syscall.SIGCONT) }
+
+// Stop ends the process and removes its folder. It may be called twice.
+func (s *Server) Stop() error {
+	return errors.Join(s.end(syscall.SIGTERM), os.RemoveAll(s.dir))
+}
+
+func (s *Server) signal(sig os.Signal) error {
+	if s.exited == nil {
+		return nil // it never started
+	}
+	if err := s.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("signal redis-server: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) end(sig os.Signal) error {
+	if err := errors.Join(s.signal(sig), s.signal(syscall.SIGCONT)); err != nil || s.exited == nil {
+		return err
+	}
+	select {
+	case <-s.exited:
+		return nil
+	case <-time.After(stopTimeout):
+		err := s.signal(syscall.SIGKILL)
+		<-s.exited
+		return errors.Join(err, fmt.Errorf("redis-server had to be killed:\n%s", s.output))
+	}
+}
+
+func freePort(ctx context.Context) (int, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("no free port: %w", err)
+	}
+	defer l.Close() //nolint:errcheck // it was only to learn the port
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// buffer keeps what a process writes, for error messages.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p) //nolint:wrapcheck // never fails
+}
+
+// String gives all that was written.
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
