@@ -16,7 +16,8 @@ type GetJob struct {
 	Jobs ports.JobRepository
 }
 
-// GetJobInput names a job. Given is the workspace that the client named, nil for none.
+// GetJobInput names a job; the zero ID names none, and is answered as an absent one. Given is the workspace that the
+// client named, nil for none.
 type GetJobInput struct {
 	Given *workspace.ID
 	ID    job.ID
@@ -34,6 +35,9 @@ func (u GetJob) Do(ctx context.Context, credential string, input func() (GetJobI
 	}
 	if err := u.sameWorkspace(caller, in.Given, access.ScopeJobsRead); err != nil {
 		return job.Job{}, err
+	}
+	if in.ID.IsZero() {
+		return job.Job{}, job.ErrNotFound()
 	}
 	found, err := u.Jobs.Get(ctx, caller.Workspace, in.ID)
 	if err != nil {
