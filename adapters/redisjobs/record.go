@@ -9,7 +9,8 @@ import (
 	"github.com/relay-jobs/relay/core/workspace"
 )
 
-// The fields of a job's hash, the same in both schemas. The predecessor reads and writes all but the last four.
+// The fields of a job's hash, the same in both schemas; enqueue_job.lua and update_job.lua write them. The predecessor
+// reads and writes all but the last four.
 const (
 	fieldID              = "job_id"
 	fieldWorkspace       = "workspace_id"
@@ -27,29 +28,6 @@ const (
 	fieldTraceParent     = "traceparent"
 	fieldRev             = "rev"
 )
-
-// encode gives the fields and values of a job to be made, without enqueued_at, which the script stamps.
-func encode(d job.Draft) []any {
-	fields := make([]any, 0, 24)
-	fields = append(fields,
-		fieldID, d.ID.String(),
-		fieldStatus, string(job.Pending),
-		fieldProvider, d.Provider,
-		fieldName, d.Name,
-		fieldParams, string(d.Params),
-		fieldWorkspace, d.Workspace.String(),
-		fieldActor, d.Actor,
-		fieldResult, "",
-		fieldRev, "1",
-	)
-	if !d.ClientRequestID.IsZero() {
-		fields = append(fields, fieldClientRequestID, d.ClientRequestID.String())
-	}
-	if d.TraceParent != "" {
-		fields = append(fields, fieldTraceParent, d.TraceParent)
-	}
-	return fields
-}
 
 // decode reads a whole record that was found to be ws's job id. A record without status is none that can be shown:
 // fault.Internal with CodeRecordInvalid.

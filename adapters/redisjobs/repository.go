@@ -27,9 +27,6 @@ var enqueueSource string
 //go:embed script/update_job.lua
 var updateSource string
 
-// idempotencyTTL is how long a client_request_id is kept.
-const idempotencyTTL = 24 * time.Hour
-
 // Options are what a Repository needs besides Redis and its phase.
 type Options struct {
 	Retention time.Duration // how long a finished job is kept on every copy; 0 keeps it for ever
@@ -40,7 +37,7 @@ type Options struct {
 type Repository struct {
 	rdb             redis.UniversalClient
 	phase           migration.Phase
-	plan            string
+	plan            [4]any
 	retention       time.Duration
 	observer        ports.Observer
 	enqueue, update *redis.Script
@@ -55,23 +52,18 @@ func New(rdb redis.UniversalClient, phase migration.Phase, o Options) *Repositor
 	}
 }
 
-// planOf writes a phase as the letters that the scripts take. A write looks at whatever is read or written.
-func planOf(p migration.Phase) string {
-	plan := ""
-	for _, part := range []struct {
-		letter string
-		on     bool
-	}{
-		{"o", p.WritesOld()},
-		{"n", p.WritesNew()},
-		{"O", p.WritesOld() || p.ReadsOld()},
-		{"N", p.WritesNew() || p.ReadsNew()},
-	} {
-		if part.on {
-			plan += part.letter
+// planOf writes a phase as the first four arguments of every script. A write looks at whatever is read or written.
+func planOf(p migration.Phase) [4]any {
+	flag := func(on bool) any {
+		if on {
+			return "1"
 		}
+		return ""
 	}
-	return plan
+	return [4]any{
+		flag(p.WritesOld()), flag(p.WritesNew()),
+		flag(p.WritesOld() || p.ReadsOld()), flag(p.WritesNew() || p.ReadsNew()),
+	}
 }
 
 // maxKnownRounds bounds how often an enqueue follows an idempotency key that names another job each time.
@@ -87,10 +79,10 @@ func (r *Repository) Enqueue(ctx context.Context, d job.Draft) (job.Enqueued, er
 	if !d.ClientRequestID.IsZero() {
 		keys = append(keys, idempotencyKey(d.Workspace, d.ClientRequestID))
 	}
-	args := make([]any, 0, 32)
-	args = append(args, r.plan, d.Workspace.String(), d.ID.String(), r.queueEntry(d.Workspace, d.ID),
-		strconv.Itoa(int(idempotencyTTL/time.Second)), "")
-	args = append(args, encode(d)...)
+	minute, text := currentMinute()
+	args := append(make([]any, 0, 16), r.plan[:]...)
+	args = append(args, d.Workspace.String(), d.ID.String(), r.queueEntry(d.Workspace, d.ID), "", minute, text,
+		d.Provider, d.Name, string(d.Params), d.Actor, d.ClientRequestID.String(), d.TraceParent)
 	for range maxKnownRounds {
 		reply, err := r.enqueue.Run(ctx, r.rdb, keys, args...).Result()
 		if err != nil {
@@ -110,9 +102,15 @@ func (r *Repository) Enqueue(ctx context.Context, d job.Draft) (job.Enqueued, er
 			return job.Enqueued{}, fault.Wrap(err, fault.Internal, fault.CodeInternal, "Internal error")
 		}
 		keys = append(keys[:4], oldKey(id), newKey(d.Workspace, id))
-		args[5] = id.String()
+		args[7] = id.String()
 	}
 	return job.Enqueued{}, fault.New(fault.Unavailable, fault.CodeStorageUnavailable, "The job storage is not available")
+}
+
+// currentMinute gives the minute that this server's clock stands in, as stamp.lua takes it.
+func currentMinute() (seconds, text string) {
+	now := time.Now().UTC().Truncate(time.Minute)
+	return strconv.FormatInt(now.Unix(), 10), now.Format("2006-01-02T15:04:")
 }
 
 // queueEntry is what a worker finds: the bare id while workers that know only the old schema may take it.
@@ -180,13 +178,21 @@ func (r *Repository) Move(ctx context.Context, ws workspace.ID, id job.ID, m job
 	for _, s := range m.To.Sources() {
 		sources += string(s) + ","
 	}
-	final := "0"
-	if m.To.Final() {
-		final = "1"
+	stamped, keep := "", ""
+	switch {
+	case m.To.Final():
+		stamped = fieldFinishedAt
+		if r.retention > 0 {
+			keep = strconv.FormatInt(r.retention.Milliseconds(), 10)
+		}
+	case m.To == job.Running:
+		stamped = fieldStartedAt
 	}
-	reply, err := r.update.Run(ctx, r.rdb, []string{oldKey(id), newKey(ws, id)},
-		r.plan, ws.String(), id.String(), string(m.To), sources, string(m.Result), m.Error,
-		strconv.FormatInt(r.retention.Milliseconds(), 10), final).Int64()
+	minute, text := currentMinute()
+	args := append(make([]any, 0, 14), r.plan[:]...)
+	args = append(args, ws.String(), id.String(), string(m.To), sources, string(m.Result), m.Error, keep, stamped,
+		minute, text)
+	reply, err := r.update.Run(ctx, r.rdb, []string{oldKey(id), newKey(ws, id)}, args...).Int64()
 	if err != nil {
 		err = translate(err)
 		r.written(ws, err)
@@ -397,4 +403,3 @@ func (r *Repository) pipelined(ctx context.Context, fill func(redis.Pipeliner)) 
 	}
 	return nil
 }
-

@@ -5,17 +5,26 @@
 -- KEYS[1] ai:jobs:{job_id}
 -- KEYS[2] ai:job:{workspace_id}:{job_id}
 -- KEYS[3] ai:queue:pending
--- KEYS[4] ai:idempotency:{workspace_id}:{client_request_id}   with a client_request_id only
+-- KEYS[4] ai:idempotency:{workspace_id}:{client_request_id}   with a client_request_id only; kept for 86 400 s
 -- KEYS[5] ai:jobs:{known}                                     with a known job only
 -- KEYS[6] ai:job:{workspace_id}:{known}                       with a known job only
 --
--- ARGV[1] plan: 'o' old is written, 'n' new is written, 'O' old is looked at, 'N' new is looked at
--- ARGV[2] workspace_id
--- ARGV[3] job_id
--- ARGV[4] queue entry
--- ARGV[5] seconds that the idempotency key is kept
--- ARGV[6] known: the job that KEYS[4] named a moment ago, '' for none
--- ARGV[7..] the hash's fields and values, without enqueued_at
+-- ARGV[1] '1' where old is written, else ''
+-- ARGV[2] '1' where new is written, else ''
+-- ARGV[3] '1' where old is looked at, because it is written or read, else ''
+-- ARGV[4] '1' where new is looked at, else ''
+-- ARGV[5] workspace_id
+-- ARGV[6] job_id
+-- ARGV[7] queue entry
+-- ARGV[8] known: the job that KEYS[4] named a moment ago, '' for none
+-- ARGV[9] a recent whole minute in seconds since 1970
+-- ARGV[10] that minute as text, YYYY-MM-DDTHH:MM:
+-- ARGV[11] action_provider
+-- ARGV[12] action_name
+-- ARGV[13] params, JSON text
+-- ARGV[14] actor_id
+-- ARGV[15] client_request_id, '' for none
+-- ARGV[16] traceparent, '' for none
 --
 -- Returns
 --   1           made, now or by a lost earlier try with the same job_id
@@ -24,16 +33,16 @@
 --   -1          not made: a hash contradicts the workspace or the id of its key        -> fault.Internal, breach
 --   {id}        not made: KEYS[4] names this job; call again with its keys
 --   {id, action_provider, action_name, params}   not made: this job of the workspace was made for KEYS[4]
-local plan, ws, id = ARGV[1], ARGV[2], ARGV[3]
-local has = function(letter) return string.find(plan, letter, 1, true) end
+local call = redis.call
+local idempotency, ws, id = KEYS[4], ARGV[5], ARGV[6]
 
-if KEYS[4] then
-  local known = redis.call('GET', KEYS[4])
+if idempotency then
+  local known = call('GET', idempotency)
   if known == id then
     return 1
   end
   if known and #known > 0 and #known <= 256 then
-    if known ~= ARGV[6] then
+    if known ~= ARGV[8] then
       return {known}
     end
     -- Whatever the plan, the known job is gone only where neither schema holds it for this workspace.
@@ -50,47 +59,60 @@ if KEYS[4] then
   end
 end
 
-local old, new = has('o') and KEYS[1], has('n') and KEYS[2]
-local made, rebuild = 1, false
-local taken
-if has('O') and has('N') then
-  taken = redis.call('EXISTS', KEYS[1], KEYS[2])
+local old, new = KEYS[1], KEYS[2]
+local made, taken = 1
+if ARGV[3] == '' then
+  taken = call('EXISTS', new)
+elseif ARGV[4] == '' then
+  taken = call('EXISTS', old)
 else
-  taken = redis.call('EXISTS', has('O') and KEYS[1] or KEYS[2])
+  taken = call('EXISTS', old, new)
 end
+local write_old, write_new = ARGV[1] ~= '', ARGV[2] ~= ''
 if taken > 0 then
   -- A new id is taken only by an earlier try whose reply was lost, or by a record that nobody should have written.
-  rebuild = true
-  if has('N') then
-    local held = redis.call('HMGET', KEYS[2], 'job_id', 'workspace_id')
+  if ARGV[4] ~= '' then
+    local held = call('HMGET', new, 'job_id', 'workspace_id')
     if held[1] == id and held[2] == ws then
       return 1
     elseif held[1] and held[2] then
       return -1
     end
   end
-  if has('O') then
-    local held = redis.call('HMGET', KEYS[1], 'job_id', 'workspace_id')
+  if ARGV[3] ~= '' then
+    local held = call('HMGET', old, 'job_id', 'workspace_id')
     if held[1] == id and held[2] == ws then
       return 1
     elseif held[1] or held[2] then
-      if not new then
+      if not write_new then
         return 0
       end
-      made, old = 2, false
+      made, write_old = 2, false
     end
   end
 end
 
-local now = stamp()
-redis.call('RPUSH', KEYS[3], ARGV[4])
-for _, key in ipairs({old or new, old and new or nil}) do
-  if rebuild then
-    redis.call('DEL', key)
-  end
-  redis.call('HSET', key, 'enqueued_at', now, unpack(ARGV, 7))
+local now = stamp(ARGV[9], ARGV[10])
+call('RPUSH', KEYS[3], ARGV[7])
+if taken > 0 then
+  -- Only stubs are left: nothing of them may show through the whole copies.
+  if write_old then call('DEL', old) end
+  if write_new then call('DEL', new) end
 end
-if KEYS[4] then
-  redis.call('SET', KEYS[4], id, 'EX', ARGV[5])
+local first = write_old and old or new
+if idempotency then
+  call('HSET', first, 'job_id', id, 'status', 'pending', 'action_provider', ARGV[11], 'action_name', ARGV[12],
+    'params', ARGV[13], 'workspace_id', ws, 'actor_id', ARGV[14], 'result', '', 'enqueued_at', now, 'rev', '1',
+    'client_request_id', ARGV[15])
+  call('SETEX', idempotency, '86400', id)
+else
+  call('HSET', first, 'job_id', id, 'status', 'pending', 'action_provider', ARGV[11], 'action_name', ARGV[12],
+    'params', ARGV[13], 'workspace_id', ws, 'actor_id', ARGV[14], 'result', '', 'enqueued_at', now, 'rev', '1')
+end
+if ARGV[16] ~= '' then
+  call('HSET', first, 'traceparent', ARGV[16])
+end
+if write_old and write_new then
+  call('COPY', old, new)
 end
 return made

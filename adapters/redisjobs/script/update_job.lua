@@ -5,15 +5,20 @@
 -- KEYS[1] ai:jobs:{job_id}
 -- KEYS[2] ai:job:{workspace_id}:{job_id}
 --
--- ARGV[1] plan: 'o' old is written, 'n' new is written, 'O' old is looked at, 'N' new is looked at
--- ARGV[2] workspace_id
--- ARGV[3] job_id
--- ARGV[4] the state to move to
--- ARGV[5] the states to move from, each between commas: ',running,pending,'
--- ARGV[6] result, JSON text or ''
--- ARGV[7] error or ''
--- ARGV[8] milliseconds that a finished job is kept, '0' for ever
--- ARGV[9] '1' where the state is final
+-- ARGV[1] '1' where old is written, else ''
+-- ARGV[2] '1' where new is written, else ''
+-- ARGV[3] '1' where old is looked at, because it is written or read, else ''
+-- ARGV[4] '1' where new is looked at, else ''
+-- ARGV[5] workspace_id
+-- ARGV[6] job_id
+-- ARGV[7] the state to move to
+-- ARGV[8] the states to move from, each between commas: ',running,pending,'
+-- ARGV[9] result, JSON text or ''
+-- ARGV[10] error or ''
+-- ARGV[11] milliseconds that the job is kept from now on, '' for as long as before
+-- ARGV[12] the time that the move sets: 'started_at', 'finished_at', or '' for none
+-- ARGV[13] a recent whole minute in seconds since 1970
+-- ARGV[14] that minute as text, YYYY-MM-DDTHH:MM:
 --
 -- Returns
 --   1    moved
@@ -22,11 +27,10 @@
 --   0    no such job in this workspace                                      -> fault.NotFound
 --   -1   the new hash contradicts its key                                   -> fault.Internal, breach
 --   -2   the job's state does not allow the move                            -> fault.Conflict
-local plan, ws, id, to = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local has = function(letter) return string.find(plan, letter, 1, true) end
+local ws, id, to, result, problem = ARGV[5], ARGV[6], ARGV[7], ARGV[9], ARGV[10]
 
 local old, new, foreign
-if has('N') then
+if ARGV[4] ~= '' then
   new = redis.call('HMGET', KEYS[2], unpack(FIELDS))
   if not new[1] or not new[2] then
     new = nil
@@ -34,14 +38,14 @@ if has('N') then
     return -1
   end
 end
-if has('O') then
+if ARGV[3] ~= '' then
   old = redis.call('HMGET', KEYS[1], unpack(FIELDS))
   if old[1] ~= id or old[2] ~= ws then
     foreign = old[1] or old[2]
     old = nil
   end
 end
-local target, mirror = has('o') and KEYS[1], has('n') and KEYS[2]
+local target, mirror = ARGV[1] ~= '' and KEYS[1], ARGV[2] ~= '' and KEYS[2]
 local moved = 1
 if target and foreign then
   target, moved = false, 2
@@ -56,11 +60,11 @@ if old and (not new or old_is_fresher(old, new)) then
 end
 if from[4] == to then
   local outcome = redis.call('HMGET', base, 'result', 'error')
-  if (outcome[1] or '') == ARGV[6] and (outcome[2] or '') == ARGV[7] then
+  if (outcome[1] or '') == result and (outcome[2] or '') == problem then
     return 3
   end
 end
-if not from[4] or not string.find(ARGV[5], ',' .. from[4] .. ',', 1, true) then
+if not from[4] or not string.find(ARGV[8], ',' .. from[4] .. ',', 1, true) then
   return -2
 end
 
@@ -74,23 +78,23 @@ if base ~= target then
   redis.call('COPY', base, target, 'REPLACE')
 end
 local fields = {'status', to, 'rev', string.format('%.0f', revision(from[3]) + 1)}
-if to == 'running' then
-  fields[5], fields[6] = 'started_at', stamp()
-elseif ARGV[9] == '1' then
-  fields[5], fields[6] = 'finished_at', stamp()
+if ARGV[12] ~= '' then
+  fields[5], fields[6] = ARGV[12], stamp(ARGV[13], ARGV[14])
 end
-if ARGV[6] ~= '' then
-  fields[#fields + 1], fields[#fields + 2] = 'result', ARGV[6]
+if result ~= '' then
+  fields[#fields + 1] = 'result'
+  fields[#fields + 1] = result
 end
-if ARGV[7] ~= '' then
-  fields[#fields + 1], fields[#fields + 2] = 'error', ARGV[7]
+if problem ~= '' then
+  fields[#fields + 1] = 'error'
+  fields[#fields + 1] = problem
 end
 redis.call('HSET', target, unpack(fields))
 if to == 'pending' then
   redis.call('HDEL', target, 'started_at')
 end
-if ARGV[9] == '1' and ARGV[8] ~= '0' then
-  redis.call('PEXPIRE', target, ARGV[8])
+if ARGV[11] ~= '' then
+  redis.call('PEXPIRE', target, ARGV[11])
 end
 if mirror then
   redis.call('COPY', target, mirror, 'REPLACE')
