@@ -97,9 +97,16 @@ func (p *Provider) Check(context.Context) error {
 // Authenticate implements ports.AuthProvider. A token under a key that is not known may wait for one read of the key
 // URL.
 func (p *Provider) Authenticate(ctx context.Context, credential string) (access.Principal, error) {
+	var before *keySet
+	if p.source != nil {
+		before = p.source.keys.Load()
+	}
 	principal, err := p.authenticate(ctx, credential)
-	if errors.Is(err, jwkset.ErrKeyNotFound) && p.source.refresh(ctx) {
-		principal, err = p.authenticate(ctx, credential)
+	if errors.Is(err, jwkset.ErrKeyNotFound) { // which means that there is a source
+		p.source.refresh(ctx)
+		if p.source.keys.Load() != before {
+			principal, err = p.authenticate(ctx, credential)
+		}
 	}
 	switch {
 	case err == nil:

@@ -112,17 +112,17 @@ func (s *source) run(ctx context.Context, wait time.Duration) {
 	}
 }
 
-// refresh asks for a read, unless one was asked for a short while ago, and waits for it. It tells whether there was
-// one, so that looking again makes sense. Whatever number of callers with made-up keys there is, they cause one read
-// per interval.
-func (s *source) refresh(ctx context.Context) bool {
+// refresh asks for a read, unless one was asked for a short while ago, and waits for it. Whatever number of callers
+// with made-up keys there is, they cause one read per interval.
+func (s *source) refresh(ctx context.Context) {
 	s.mu.Lock()
 	if s.round == nil {
-		if now := s.now(); s.onDemand == 0 || !s.asked.IsZero() && now.Sub(s.asked) < s.onDemand {
+		now := s.now()
+		if s.onDemand == 0 || !s.asked.IsZero() && now.Sub(s.asked) < s.onDemand {
 			s.mu.Unlock()
-			return false
+			return
 		}
-		s.asked = s.now()
+		s.asked = now
 		s.round = make(chan struct{})
 		select {
 		case s.wake <- struct{}{}:
@@ -136,11 +136,9 @@ func (s *source) refresh(ctx context.Context) bool {
 	defer timer.Stop()
 	select {
 	case <-round:
-		return true
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return false
 }
 
 // fromFile reads a regular file; anything else could block or never end.

@@ -1,0 +1,372 @@
+package jwtauth
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/relay-jobs/relay/core/fault"
+)
+
+func TestParseKeySet(t *testing.T) {
+	rs, es, ed := newSigner(t, RS256, "r"), newSigner(t, ES256, "e"), newSigner(t, EdDSA, "d")
+	all := []string{RS256, ES256, EdDSA}
+	private, ok := es.key.(*ecdsa.PrivateKey)
+	require.True(t, ok)
+	d, err := private.Bytes()
+	require.NoError(t, err)
+	p384 := es
+	p384.key, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	require.NoError(t, err)
+	weak := rs
+	weak.key, err = rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // to be refused
+	require.NoError(t, err)
+	oct := map[string]any{"kty": "oct", "kid": "o", "k": base64.RawURLEncoding.EncodeToString([]byte(secret))}
+
+	for name, c := range map[string]struct {
+		content    string
+		algorithms []string
+		want       []string // algorithms that have keys
+		says       string
+	}{
+		"all three":              {jwks(t, rs.jwk(t, nil), es.jwk(t, nil), ed.jwk(t, nil)), all, all, ""},
+		"those configured alone": {jwks(t, rs.jwk(t, nil), es.jwk(t, nil), ed.jwk(t, nil)), []string{ES256}, []string{ES256}, ""},
+		"alg said":               {jwks(t, rs.jwk(t, map[string]any{"alg": RS256})), all, []string{RS256}, ""},
+		"another alg said":       {jwks(t, rs.jwk(t, map[string]any{"alg": "PS256"}), ed.jwk(t, nil)), all, []string{EdDSA}, ""},
+		"alg of another type":    {jwks(t, rs.jwk(t, map[string]any{"alg": ES256}), ed.jwk(t, nil)), all, []string{EdDSA}, ""},
+		"alg HS256":              {jwks(t, rs.jwk(t, map[string]any{"alg": HS256}), ed.jwk(t, nil)), all, []string{EdDSA}, ""},
+		"for encryption":         {jwks(t, rs.jwk(t, map[string]any{"use": "enc"}), ed.jwk(t, nil)), all, []string{EdDSA}, ""},
+		"use not said":           {jwks(t, rs.jwk(t, map[string]any{"use": nil})), all, []string{RS256}, ""},
+		"for signing only":       {jwks(t, rs.jwk(t, map[string]any{"key_ops": []string{"sign"}}), ed.jwk(t, nil)), all, []string{EdDSA}, ""},
+		"for verifying":          {jwks(t, rs.jwk(t, map[string]any{"key_ops": []string{"verify"}})), all, []string{RS256}, ""},
+		"other curve":            {jwks(t, p384.jwk(t, nil), ed.jwk(t, nil)), all, []string{EdDSA}, ""},
+		"of the future":          {jwks(t, map[string]any{"kty": "AKP", "alg": "ML-DSA-44", "pub": "x"}, ed.jwk(t, nil)), all, []string{EdDSA}, ""},
+		"a secret":               {jwks(t, oct, ed.jwk(t, nil)), append(all, HS256), []string{EdDSA}, ""},
+		"the private half":       {jwks(t, es.jwk(t, map[string]any{"d": base64.RawURLEncoding.EncodeToString(d)})), all, []string{ES256}, ""},
+
+		"weak RSA":          {jwks(t, ed.jwk(t, nil), weak.jwk(t, nil)), all, nil, "keys[1]: an RSA key needs at least 2048 bits"},
+		"off the curve":     {jwks(t, es.jwk(t, map[string]any{"x": es.jwk(t, nil)["y"]})), all, nil, "keys[0]: "},
+		"no modulus":        {jwks(t, rs.jwk(t, map[string]any{"n": nil})), all, nil, "keys[0]: "},
+		"short Ed25519":     {jwks(t, ed.jwk(t, map[string]any{"x": "AAAA"})), all, nil, "keys[0]: "},
+		"no base64":         {jwks(t, ed.jwk(t, map[string]any{"x": "*"})), all, nil, "keys[0]: "},
+		"a secret alone":    {jwks(t, oct), all, nil, "no public key for any of [RS256 ES256 EdDSA]"},
+		"no key":            {jwks(t), all, nil, "no public key for any of"},
+		"no set":            {`{}`, all, nil, "no public key for any of"},
+		"not configured":    {jwks(t, rs.jwk(t, nil)), []string{ES256}, nil, "no public key for any of [ES256]"},
+		"empty":             {``, all, nil, "not a JSON Web Key Set"},
+		"HTML":              {`<html>`, all, nil, "not a JSON Web Key Set"},
+		"cut short":         {jwks(t, rs.jwk(t, nil))[:100], all, nil, "not a JSON Web Key Set"},
+		"a key, not a list": {`{"keys": {}}`, all, nil, "not a JSON Web Key Set"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set, err := parseKeySet([]byte(c.content), c.algorithms)
+			if c.says != "" {
+				require.ErrorContains(t, err, c.says)
+				return
+			}
+			require.NoError(t, err)
+			var got []string
+			for alg := range set {
+				got = append(got, alg)
+			}
+			require.ElementsMatch(t, c.want, got)
+		})
+	}
+}
+
+func TestKeysAreFoundByKid(t *testing.T) {
+	first, second, bare := newSigner(t, EdDSA, "1"), newSigner(t, EdDSA, "2"), newSigner(t, EdDSA, "")
+	es := newSigner(t, ES256, "1") // kids of different types may be equal
+	cfg := config(EdDSA, ES256)
+	cfg.JWKSFile = fileOf(t, jwks(t, es.jwk(t, nil), first.jwk(t, nil), second.jwk(t, nil), bare.jwk(t, nil)))
+	p := openConfig(t, cfg)
+	for _, s := range []signer{first, second, es} {
+		for _, kid := range []any{s.kid, nil} {
+			_, err := p.Authenticate(t.Context(), s.token(t, nil, map[string]any{"kid": kid}))
+			require.NoError(t, err)
+		}
+	}
+	_, err := p.Authenticate(t.Context(), bare.token(t, nil, map[string]any{"kid": nil}))
+	require.NoError(t, err)
+	refused(t, p, first.token(t, nil, map[string]any{"kid": "2"}))
+	refused(t, p, bare.token(t, nil, map[string]any{"kid": "1"}))
+}
+
+func TestOpenNeedsAGoodFile(t *testing.T) {
+	cfg := config(EdDSA)
+	cfg.JWKSFile = filepath.Join(t.TempDir(), "missing.json")
+	_, err := Open(cfg, zap.NewNop(), noon)
+	require.ErrorIs(t, err, os.ErrNotExist)
+	cfg.JWKSFile = t.TempDir()
+	_, err = Open(cfg, zap.NewNop(), noon)
+	require.ErrorContains(t, err, "is not a regular file")
+	cfg.JWKSFile = fileOf(t, "{")
+	_, err = Open(cfg, zap.NewNop(), noon)
+	require.ErrorContains(t, err, "not a JSON Web Key Set")
+	cfg.JWKSFile = fileOf(t, strings.Repeat(" ", maxSetBytes+1))
+	_, err = Open(cfg, zap.NewNop(), noon)
+	require.ErrorContains(t, err, "has more than")
+}
+
+// quick is a pace for tests: no rest between reads, on demand once per minute of the test's own clock.
+func quick() pace {
+	return pace{
+		every: time.Millisecond, retry: time.Millisecond, maxRetry: 2 * time.Millisecond,
+		onDemand: time.Minute, patience: 5 * time.Second,
+	}
+}
+
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	require.Eventually(t, is, 5*time.Second, time.Millisecond, what)
+}
+
+func TestFileIsFollowed(t *testing.T) {
+	before, after := newSigner(t, EdDSA, "1"), newSigner(t, EdDSA, "2")
+	cfg := config(EdDSA)
+	cfg.JWKSFile = fileOf(t, jwks(t, before.jwk(t, nil)))
+	core, logs := observer.New(zapcore.DebugLevel)
+	rhythm := quick()
+	rhythm.onDemand = 0
+	p, err := open(cfg, zap.New(core), noon, rhythm)
+	require.NoError(t, err)
+	defer p.Close()
+	good := func(s signer) bool {
+		_, err := p.Authenticate(t.Context(), s.token(t, nil, nil))
+		require.Contains(t, []fault.Kind{fault.Internal, fault.Unauthenticated}, fault.KindOf(err)) // the former for nil
+		return err == nil
+	}
+	failures := func(n int) func() bool {
+		return func() bool { return logs.FilterMessage("JWT keys cannot be loaded").Len() >= n }
+	}
+	require.True(t, good(before))
+	require.False(t, good(after))
+
+	next := fileOf(t, jwks(t, before.jwk(t, nil), after.jwk(t, nil)))
+	require.NoError(t, os.Rename(next, cfg.JWKSFile))
+	eventually(t, "added", func() bool { return good(after) })
+	require.True(t, good(before))
+
+	require.NoError(t, os.WriteFile(cfg.JWKSFile, []byte("{"), 0o600))
+	eventually(t, "refused", failures(1))
+	require.True(t, good(after))
+	require.NoError(t, os.Remove(cfg.JWKSFile))
+	eventually(t, "gone", failures(2))
+	require.True(t, good(after))
+
+	require.NoError(t, os.WriteFile(cfg.JWKSFile, []byte(jwks(t, after.jwk(t, nil))), 0o600))
+	eventually(t, "taken back", func() bool { return !good(before) })
+	require.True(t, good(after))
+}
+
+// issuerServer publishes what it is told to, and counts.
+type issuerServer struct {
+	*httptest.Server
+	requests atomic.Int64
+	mu       sync.Mutex
+	answer   http.HandlerFunc
+}
+
+func newIssuer(t *testing.T, answer http.HandlerFunc) *issuerServer {
+	t.Helper()
+	s := &issuerServer{answer: answer}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		answer := s.answer
+		s.mu.Unlock()
+		s.requests.Add(1)
+		answer(w, r)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *issuerServer) answers(h http.HandlerFunc) {
+	s.mu.Lock()
+	s.answer = h
+	s.mu.Unlock()
+}
+
+func text(content string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(content)) }
+}
+
+func status(code int) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
+}
+
+func TestURLThatAnswersLate(t *testing.T) {
+	s := newSigner(t, EdDSA, "1")
+	hs := newSigner(t, HS256, "")
+	server := newIssuer(t, status(http.StatusServiceUnavailable))
+	cfg := config(EdDSA, HS256)
+	cfg.JWKSURL, cfg.Secret = server.URL+"/jwks?client=canary-0f3b", secret
+	core, logs := observer.New(zapcore.DebugLevel)
+	p, err := open(cfg, zap.New(core), noon, quick())
+	require.NoError(t, err)
+	defer p.Close()
+
+	const failed = "JWT keys cannot be loaded"
+	token := s.token(t, nil, nil)
+	unavailable := func() {
+		t.Helper()
+		_, err := p.Authenticate(t.Context(), token)
+		require.Equal(t, fault.Unavailable, fault.KindOf(err))
+		require.Equal(t, fault.CodeAuthUnavailable, fault.CodeOf(err))
+		require.Equal(t, fault.Unavailable, fault.KindOf(p.Check(t.Context())))
+		require.NotContains(t, err.Error(), token)
+	}
+	unavailable()
+	eventually(t, "failed", func() bool { return logs.FilterMessage(failed).Len() == 1 })
+	refused(t, p, "garbage") // needs no key to be refused
+	refused(t, p, s.token(t, nil, map[string]any{"alg": "none"}))
+	_, err = p.Authenticate(t.Context(), hs.token(t, nil, nil))
+	require.NoError(t, err, "needs none of the keys that are missing")
+
+	for i, answer := range []http.HandlerFunc{
+		text("<html>"), text(jwks(t)), status(http.StatusNoContent),
+		text(strings.Repeat(" ", maxSetBytes+1)),
+		func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://keys.example/jwks", http.StatusFound)
+		},
+		func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	} {
+		server.answers(answer)
+		eventually(t, "failed", func() bool { return logs.FilterMessage(failed).Len() >= i+2 })
+		unavailable()
+	}
+
+	server.answers(text(jwks(t, s.jwk(t, nil))))
+	eventually(t, "loaded", func() bool { return p.Check(t.Context()) == nil })
+	_, err = p.Authenticate(t.Context(), token)
+	require.NoError(t, err)
+
+	n := logs.FilterMessage(failed).Len()
+	server.answers(status(http.StatusBadGateway))
+	eventually(t, "failed again", func() bool { return logs.FilterMessage(failed).Len() > n })
+	_, err = p.Authenticate(t.Context(), token)
+	require.NoError(t, err, "the last good keys stay")
+
+	server.Close()
+	eventually(t, "unreachable", func() bool { return logs.FilterMessage(failed).Len() > n+1 })
+	_, err = p.Authenticate(t.Context(), token)
+	require.NoError(t, err, "the last good keys stay")
+
+	for _, line := range logs.All() {
+		for _, field := range line.Context {
+			if err, ok := field.Interface.(error); ok {
+				require.NotContains(t, err.Error(), "canary-0f3b")
+			}
+		}
+	}
+}
+
+func TestURLThatHangsDoesNotBlock(t *testing.T) {
+	release := make(chan struct{})
+	server := newIssuer(t, func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	})
+	defer close(release)
+	cfg := config(EdDSA)
+	cfg.JWKSURL = server.URL
+	p, err := Open(cfg, zap.NewNop(), noon)
+	require.NoError(t, err)
+	_, err = p.Authenticate(t.Context(), newSigner(t, EdDSA, "1").token(t, nil, nil))
+	require.Equal(t, fault.Unavailable, fault.KindOf(err))
+	p.Close() // ends the request under way
+}
+
+func TestUnknownKidRefreshesAtMostOnceAnInterval(t *testing.T) {
+	before, after, stranger := newSigner(t, EdDSA, "1"), newSigner(t, EdDSA, "2"), newSigner(t, EdDSA, "3")
+	server := newIssuer(t, text(jwks(t, before.jwk(t, nil))))
+	cfg := config(EdDSA)
+	cfg.JWKSURL = server.URL
+	var passed atomic.Int64
+	rhythm := quick()
+	rhythm.every = time.Hour
+	p, err := open(cfg, zap.NewNop(), func() time.Time { return noon().Add(time.Duration(passed.Load())) }, rhythm)
+	require.NoError(t, err)
+	defer p.Close()
+	eventually(t, "loaded", func() bool { return p.Check(t.Context()) == nil })
+	require.EqualValues(t, 1, server.requests.Load())
+
+	// The issuer starts to use a new key: its first tokens, all at once, wait for it.
+	server.answers(text(jwks(t, before.jwk(t, nil), after.jwk(t, nil))))
+	token := after.token(t, nil, nil)
+	errs := make(chan error, 32)
+	for range cap(errs) {
+		go func() {
+			_, err := p.Authenticate(t.Context(), token)
+			errs <- err
+		}()
+	}
+	for range cap(errs) {
+		require.NoError(t, <-errs)
+	}
+	require.EqualValues(t, 2, server.requests.Load())
+
+	for range 100 {
+		refused(t, p, stranger.token(t, nil, nil))
+	}
+	require.EqualValues(t, 2, server.requests.Load(), "a stranger's tokens within the interval ask for nothing")
+
+	passed.Store(int64(2 * time.Second))
+	longer := map[string]any{"exp": at(time.Hour)}
+	for range 100 {
+		refused(t, p, stranger.token(t, longer, nil))
+	}
+	require.EqualValues(t, 2, server.requests.Load())
+	passed.Store(int64(61 * time.Second))
+	for range 100 {
+		refused(t, p, stranger.token(t, longer, nil))
+	}
+	require.EqualValues(t, 3, server.requests.Load())
+	_, err = p.Authenticate(t.Context(), after.token(t, longer, nil))
+	require.NoError(t, err, "the control")
+}
+
+func TestWaitingForAKeyEndsWithTheCaller(t *testing.T) {
+	known, stranger := newSigner(t, EdDSA, "1"), newSigner(t, EdDSA, "2")
+	server := newIssuer(t, text(jwks(t, known.jwk(t, nil))))
+	cfg := config(EdDSA)
+	cfg.JWKSURL = server.URL
+	rhythm := quick()
+	rhythm.every, rhythm.patience = time.Hour, time.Hour
+	p, err := open(cfg, zap.NewNop(), noon, rhythm)
+	require.NoError(t, err)
+	defer p.Close()
+	eventually(t, "loaded", func() bool { return p.Check(t.Context()) == nil })
+
+	asked := make(chan struct{})
+	server.answers(func(_ http.ResponseWriter, r *http.Request) {
+		close(asked)
+		<-r.Context().Done()
+	})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() { <-asked; cancel(errors.New("gone")) }()
+	_, err = p.Authenticate(ctx, stranger.token(t, nil, nil))
+	require.Equal(t, fault.Canceled, fault.KindOf(err))
+	_, err = p.Authenticate(t.Context(), known.token(t, nil, nil))
+	require.NoError(t, err, "known keys need no read")
+}
