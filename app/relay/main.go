@@ -1,0 +1,54 @@
+// Command relay serves the multi-tenant job API and holds its operators' tools.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/relay-jobs/relay/app"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}
+
+// run is the whole command: what it prints goes to the two writers, and its result is the exit code.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	root := &cobra.Command{
+		Use:           "relay",
+		Short:         "A multi-tenant job API over Redis",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+	}
+	root.AddCommand(serveCommand(environ), apiKeyCommand(), versionCommand())
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.CompletionOptions.DisableDefaultCmd = true
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return app.ExitOK
+	}
+	var broken *faultError
+	if errors.As(err, &broken) {
+		fmt.Fprintf(stderr, "relay: %v\n", broken)
+		return app.ExitFault
+	}
+	fmt.Fprintf(stderr, "relay: refused: %v\n", err) // configuration and command line alike
+	return app.ExitRefused
+}
+
+// faultError is what went wrong although it was asked for in the right way.
+type faultError struct{ cause error }
+
+// Error gives the cause.
+func (e *faultError) Error() string { return e.cause.Error() }
+
+// Unwrap gives the cause.
+func (e *faultError) Unwrap() error { return e.cause }
