@@ -3,7 +3,7 @@ package job
 import (
 	"bytes"
 	"encoding/json"
-	"io"
+	"math/big"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,7 +47,8 @@ func (v JSON) MarshalJSON() ([]byte, error) {
 }
 
 // SameJSON tells whether a and b are the same JSON value: members in any order, numbers by what they are worth
-// however they are written, strings by their characters. Texts that are no JSON values are equal to nothing.
+// however they are written, strings by their characters. Of a member that is given twice the last counts. Texts that
+// are no JSON values are equal to nothing.
 func SameJSON(a, b JSON) bool {
 	if a == b {
 		return a.Valid()
@@ -61,11 +62,8 @@ func decode(v JSON) (any, bool) {
 	dec := json.NewDecoder(strings.NewReader(string(v)))
 	dec.UseNumber()
 	var out any
-	if err := dec.Decode(&out); err != nil {
-		return nil, false
-	}
-	_, err := dec.Token()
-	return out, err == io.EOF
+	err := dec.Decode(&out)
+	return out, err == nil && v.Valid()
 }
 
 func sameValue(a, b any) bool {
@@ -92,6 +90,10 @@ func sameValue(a, b any) bool {
 	return a == b
 }
 
+// maxExponentText is the length up to which exponents are compared by their worth; longer ones are equal only where
+// they are written alike.
+const maxExponentText = 1000
+
 // decimal is a number in one form: 0.DIGITS × 10^exponent, digits without zeros at either end. It holds any exponent
 // that a text can write without computing the number.
 type decimal struct {
@@ -115,11 +117,11 @@ func decimalOf(n json.Number) decimal {
 	if d.digits == "" {
 		return decimal{}
 	}
-	e, err := strconv.ParseInt(exp, 10, 32)
-	if err != nil { // beyond any number in use: equal only where written alike
-		d.exponent = strings.TrimPrefix(exp, "+") + "+" + strconv.Itoa(leading)
+	if len(exp) > maxExponentText { // to work it out costs more than such a number is worth
+		d.exponent = exp + "+" + strconv.Itoa(leading)
 		return d
 	}
-	d.exponent = strconv.FormatInt(e+int64(leading), 10)
+	e, _ := new(big.Int).SetString(exp, 10) // the grammar leaves nothing but digits behind a sign
+	d.exponent = e.Add(e, big.NewInt(int64(leading))).String()
 	return d
 }

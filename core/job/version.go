@@ -41,15 +41,16 @@ const TimeLayout = "2006-01-02T15:04:05.000000-07:00"
 
 var storedTime = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
 
-// ParseTime reads a stored time; what is none is the zero time. Parts of a microsecond are cut
-// off.
+// ParseTime reads a stored time; what is none, or is none with a year of four digits in UTC, is the zero time. Parts of
+// a microsecond are cut off.
 func ParseTime(s string) time.Time {
 	if !storedTime.MatchString(s) {
 		return time.Time{}
 	}
 	t, err := time.Parse(time.RFC3339Nano, s)
-	if err != nil {
+	t = t.UTC().Truncate(time.Microsecond)
+	if err != nil || t.Year() < 0 || t.Year() > 9999 {
 		return time.Time{}
 	}
-	return t.UTC().Truncate(time.Microsecond)
+	return t
 }

@@ -29,8 +29,9 @@ const (
 var (
 	ErrNothingToWrite = errors.New("neither schema is written: set AI_JOBS_OLD_SCHEMA or AI_JOBS_NEW_SCHEMA to on")
 	ErrNothingToRead  = errors.New("neither schema is read: set READ_FALLBACK_OLD or READ_PREFERS_NEW to on")
-	ErrFreshJobs      = errors.New("fresh jobs could not be read: what is written and what is read have no schema in common")
-	ErrFrozenJobs     = errors.New("a job that only the old schema holds could be read but not changed: " +
+	ErrFreshJobs      = errors.New("fresh jobs could not be read: " +
+		"set READ_FALLBACK_OLD=on with AI_JOBS_OLD_SCHEMA=on, or READ_PREFERS_NEW=on with AI_JOBS_NEW_SCHEMA=on")
+	ErrFrozenJobs = errors.New("a job that only the old schema holds could be read but not changed: " +
 		"READ_FALLBACK_OLD=on needs AI_JOBS_OLD_SCHEMA=on")
 )
 
