@@ -168,7 +168,12 @@ func enqueueTopic(t *testing.T, s JobStorage) {
 				require.Empty(t, w.list(t, other))
 			} else {
 				requireRequest(t, d, made.Job)
-				requireRequest(t, d, w.get(t, other, d.ID))
+				// Where the schema that has room for both is written but not read yet, the made job is not seen.
+				if got, err := w.Jobs.Get(t.Context(), other, d.ID); err == nil {
+					requireRequest(t, d, got)
+				} else {
+					requireKind(t, fault.NotFound, err)
+				}
 			}
 			require.Equal(t, before, w.get(t, w.acme, before.ID))
 			w.requireJobs(t, []job.Job{before}, w.list(t, w.acme))
