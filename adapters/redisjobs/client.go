@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 )
 
 // ConnectOptions say how to reach Redis. Zero durations and sizes take the defaults below.
@@ -27,6 +28,7 @@ const defaultTimeout = 2 * time.Second
 //
 // Commands are tried again up to three times after a broken connection: every script is safe to run twice.
 func Connect(o ConnectOptions) (*redis.Client, error) {
+	logging.Disable() // the library's switch for the whole process: it writes text with addresses to standard error
 	options, err := redis.ParseURL(o.URL)
 	if err != nil {
 		return nil, fmt.Errorf("not a redis://, rediss:// or unix:// URL") //nolint:err113 // the cause repeats the URL
@@ -41,6 +43,7 @@ func Connect(o ConnectOptions) (*redis.Client, error) {
 	options.ReadTimeout = or(o.ReadTimeout)
 	options.WriteTimeout = or(o.WriteTimeout)
 	options.ContextTimeoutEnabled = true
+	options.DialerRetries = 1 // commands are retried already; five dials for each try would multiply the timeouts
 	options.MaxRetries = 3
 	options.MinRetryBackoff = 8 * time.Millisecond
 	options.MaxRetryBackoff = 256 * time.Millisecond

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -32,9 +33,10 @@ func newAPIKeyCommand() *cobra.Command {
 		[]string{string(access.ScopeExecute), string(access.ScopeJobsRead)}, "what the key permits")
 	flags.StringVar(&entry.ExpiresAt, "expires-at", "", "when the key stops to work, such as 2027-01-31T00:00:00Z")
 	flags.StringVar(&entry.ID, "id", "", "a name for the key; made up where it is not given")
-	cmd.MarkFlagsRequiredTogether("workspace", "actor")
-	cmd.MarkFlagsOneRequired("workspace")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if entry.WorkspaceID == "" {
+			return errors.New("--workspace is missing: every request with such a key would be refused")
+		}
 		token, made, err := apikey.Generate()
 		if err != nil {
 			return &faultError{err}

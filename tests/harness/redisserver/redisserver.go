@@ -3,16 +3,15 @@
 package redisserver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -41,7 +40,7 @@ type Server struct {
 
 	dir    string
 	args   []string
-	output *buffer
+	output *os.File
 	cmd    *exec.Cmd
 	exited chan struct{}
 }
@@ -80,9 +79,13 @@ func start(ctx context.Context, args []string) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
+	output, err := os.Create(filepath.Join(dir, "output")) //nolint:gosec // in a folder of its own
+	if err != nil {
+		return nil, fmt.Errorf("output of a Redis server: %w", errors.Join(err, os.RemoveAll(dir)))
+	}
 	s := &Server{
 		Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Socket: filepath.Join(dir, "redis.sock"),
-		dir: dir, output: &buffer{},
+		dir: dir, output: output,
 	}
 	s.args = append([]string{
 		"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--unixsocket", s.Socket, "--dir", dir,
@@ -113,25 +116,43 @@ func (s *Server) launch(ctx context.Context) error {
 func (s *Server) awaitPing(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	rdb := redis.NewClient(&redis.Options{
-		Network: "unix", Addr: s.Socket, MaxRetries: -1, DialerRetries: 1, DisableIdentity: true,
-	})
-	defer rdb.Close() //nolint:errcheck // nothing is lost with it
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
-		err := rdb.Ping(ctx).Err()
+		err := s.ping(ctx)
 		if err == nil {
 			return nil
 		}
 		select {
 		case <-s.exited:
-			return fmt.Errorf("redis-server ended at its start:\n%s", s.output)
+			return fmt.Errorf("redis-server ended at its start:\n%s", s.said())
 		case <-ctx.Done():
-			return fmt.Errorf("redis-server does not answer: %w\n%s", err, s.output)
+			return fmt.Errorf("redis-server does not answer: %w\n%s", err, s.said())
 		case <-tick.C:
 		}
 	}
+}
+
+// ping speaks for itself, because the client library writes a line for each connection that is refused.
+func (s *Server) ping(ctx context.Context) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", s.Socket)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Close() //nolint:errcheck // nothing is lost with it
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return fmt.Errorf("ping: %w", err)
+	}
+	if _, err := conn.Write([]byte("PING\r\n")); err != nil {
+		return fmt.Errorf("ping: %w", err)
+	}
+	const pong = "+PONG\r\n"
+	reply := make([]byte, len(pong))
+	if _, err := io.ReadFull(conn, reply); err != nil || string(reply) != pong {
+		return fmt.Errorf("ping is answered %q: %w", reply, err)
+	}
+	return nil
 }
 
 // URL is the server's TCP address as REDIS_URL takes it.
@@ -162,7 +183,20 @@ func (s *Server) Resume() error { return s.signal(syscall.SIGCONT) }
 
 // Stop ends the process and removes its folder. It may be called twice.
 func (s *Server) Stop() error {
-	return errors.Join(s.end(syscall.SIGTERM), os.RemoveAll(s.dir))
+	err := s.end(syscall.SIGTERM)
+	if e := s.output.Close(); !errors.Is(e, os.ErrClosed) {
+		err = errors.Join(err, e)
+	}
+	return errors.Join(err, os.RemoveAll(s.dir))
+}
+
+// said gives what the process wrote, for error messages.
+func (s *Server) said() []byte {
+	content, err := os.ReadFile(s.output.Name())
+	if err != nil {
+		return []byte(err.Error())
+	}
+	return content
 }
 
 func (s *Server) signal(sig os.Signal) error {
@@ -185,7 +219,7 @@ func (s *Server) end(sig os.Signal) error {
 	case <-time.After(stopTimeout):
 		err := s.signal(syscall.SIGKILL)
 		<-s.exited
-		return errors.Join(err, fmt.Errorf("redis-server had to be killed:\n%s", s.output))
+		return errors.Join(err, fmt.Errorf("redis-server had to be killed:\n%s", s.said()))
 	}
 }
 
@@ -196,24 +230,4 @@ func freePort(ctx context.Context) (int, error) {
 	}
 	defer l.Close() //nolint:errcheck // it was only to learn the port
 	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
-// buffer keeps what a process writes, for error messages.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p) //nolint:wrapcheck // never fails
-}
-
-// String gives all that was written.
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

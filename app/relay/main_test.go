@@ -1,0 +1,270 @@
+package main_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/relay-jobs/relay/app"
+	"github.com/relay-jobs/relay/tests/harness"
+	"github.com/relay-jobs/relay/tests/harness/redisserver"
+)
+
+func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
+
+type environment = map[string]string
+
+// request sends one request and gives the answer with its body read.
+func request(t *testing.T, method, url, token, body string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	require.NoError(t, err)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close() //nolint:errcheck // only read from
+	content, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp.StatusCode, string(content)
+}
+
+const action = `{"action_provider":"google","action_name":"gmail.send","params":{"to":"a@example.org"}}`
+
+func TestServeFromStartToStop(t *testing.T) {
+	t.Parallel()
+	redis := redisserver.Start(t)
+	keys := harness.NewKeys(t)
+	acme, globex := keys.Token(t, "acme"), keys.Token(t, "globex")
+	p := harness.Start(t, environment{
+		"REDIS_URL": redis.SocketURL(), "RELAY_API_KEYS_FILE": keys.Path, "RELAY_LOG_LEVEL": "debug",
+	}, "--ai-jobs-new-schema", "on")
+
+	status, body := request(t, http.MethodPost, p.URL+"/ai/execute", acme, action)
+	require.Equal(t, http.StatusOK, status, body)
+	var made struct {
+		JobID string `json:"job_id"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(body), &made))
+	status, body = request(t, http.MethodGet, p.URL+"/ai/jobs/"+made.JobID, acme, "")
+	require.Equal(t, http.StatusOK, status, body)
+	status, body = request(t, http.MethodGet, p.URL+"/ai/jobs", acme, "")
+	require.Equal(t, http.StatusOK, status, body)
+	require.Contains(t, body, made.JobID)
+	status, _ = request(t, http.MethodGet, p.URL+"/ai/jobs/"+made.JobID, globex, "")
+	require.Equal(t, http.StatusNotFound, status)
+
+	status, _ = request(t, http.MethodGet, p.URL+"/readyz", "", "")
+	require.Equal(t, http.StatusOK, status)
+	status, body = request(t, http.MethodGet, p.AdminURL+"/metrics", "", "")
+	require.Equal(t, http.StatusOK, status)
+	require.Contains(t, body, `relay_job_read_path_total{path="new",workspace_id="acme"} 1`)
+	require.Contains(t, body, `relay_dual_write_attempt_total{result="succeeded",workspace_id="acme"} 1`)
+	require.Contains(t, body, `relay_redis_command_duration_seconds_count`)
+	status, _ = request(t, http.MethodGet, p.URL+"/metrics", "", "")
+	require.Equal(t, http.StatusNotFound, status, "metrics name workspaces, and consumers must not read them")
+
+	require.Equal(t, app.ExitOK, p.Stop(t))
+	require.NotEmpty(t, p.Log.Message(t, "Job read"))
+	require.Len(t, p.Log.Message(t, "Workspace mismatch during fallback"), 1, "the last events are flushed")
+	for _, secret := range []string{acme, globex, "a@example.org"} {
+		require.NotContains(t, p.Log.String(), secret)
+	}
+}
+
+func TestServeStartsWithoutRedisAndBecomesReady(t *testing.T) {
+	t.Parallel()
+	redis := redisserver.Start(t)
+	keys := harness.NewKeys(t)
+	token := keys.Token(t, "acme")
+	require.NoError(t, redis.Kill())
+	p := harness.Start(t, environment{"REDIS_URL": redis.URL(), "RELAY_API_KEYS_FILE": keys.Path})
+
+	status, _ := request(t, http.MethodGet, p.URL+"/livez", "", "")
+	require.Equal(t, http.StatusOK, status)
+	status, body := request(t, http.MethodGet, p.URL+"/readyz", "", "")
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.Contains(t, body, "redis")
+	status, body = request(t, http.MethodPost, p.URL+"/ai/execute", token, action)
+	require.Equal(t, http.StatusInternalServerError, status)
+	require.Contains(t, body, "storage_unavailable")
+	require.NotContains(t, body, redis.Addr)
+
+	require.NoError(t, redis.Restart(t.Context()))
+	require.Eventually(t, func() bool {
+		status, _ := request(t, http.MethodGet, p.URL+"/readyz", "", "")
+		return status == http.StatusOK
+	}, 20*time.Second, 20*time.Millisecond)
+	require.Equal(t, app.ExitOK, p.Stop(t))
+	failures := p.Log.Message(t, "Failed to enqueue job for workspace (job_id logged internally)")
+	require.Len(t, failures, 1)
+	require.Equal(t, "acme", failures[0]["workspace_id"])
+	require.Equal(t, "unavailable", failures[0]["reason"])
+}
+
+func TestServeRefusesWhatCannotBeMeant(t *testing.T) {
+	t.Parallel()
+	const secret = "hunter2hunter2"
+	keys := harness.NewKeys(t)
+	broken := filepath.Join(t.TempDir(), "broken.yaml")
+	require.NoError(t, os.WriteFile(broken, []byte("keys: "+secret), 0o600))
+	for name, c := range map[string]struct {
+		env   environment
+		args  []string
+		names string
+	}{
+		"no authentication":   {environment{}, nil, "RELAY_API_KEYS_FILE"},
+		"a variable":          {environment{"RELAY_RETENTION": secret}, nil, "RELAY_RETENTION"},
+		"a flag":              {nil, []string{"--retention=" + secret}, "RELAY_RETENTION (--retention)"},
+		"a URL with password": {environment{"REDIS_URL": "redis://:" + secret + "@h:port"}, nil, "REDIS_URL"},
+		"a short secret": {
+			environment{
+				"RELAY_JWT_ALGORITHMS": "HS256", "RELAY_JWT_ISSUER": "i", "RELAY_JWT_AUDIENCE": "a", "RELAY_JWT_SECRET": secret,
+			}, nil, "RELAY_JWT_SECRET",
+		},
+		"a phase that is none": {
+			environment{"RELAY_API_KEYS_FILE": keys.Path, "AI_JOBS_OLD_SCHEMA": "off"}, nil, "AI_JOBS_NEW_SCHEMA",
+		},
+		"no key file":      {environment{"RELAY_API_KEYS_FILE": "/nowhere/keys.yaml"}, nil, "RELAY_API_KEYS_FILE"},
+		"a broken one":     {environment{"RELAY_API_KEYS_FILE": broken}, nil, "RELAY_API_KEYS_FILE"},
+		"an unknown flag":  {nil, []string{"--hurry"}, "--hurry"},
+		"an argument":      {nil, []string{"now"}, "now"},
+		"demo and a Redis": {environment{"RELAY_DEMO": "on", "REDIS_URL": "redis://:" + secret + "@h"}, nil, "REDIS_URL"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			code, stdout, stderr := harness.Run(t, c.env, append([]string{"serve"}, c.args...)...)
+			require.Equal(t, app.ExitRefused, code, stderr)
+			require.Contains(t, stderr, c.names)
+			require.NotContains(t, stdout+stderr, secret)
+		})
+	}
+}
+
+func TestServeSaysThatAnAddressIsTaken(t *testing.T) {
+	t.Parallel()
+	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, taken.Close()) })
+	keys := harness.NewKeys(t)
+	for _, variable := range []string{"RELAY_HTTP_ADDR", "RELAY_ADMIN_ADDR"} {
+		code, _, stderr := harness.Run(t, harness.Environment(environment{
+			"RELAY_API_KEYS_FILE": keys.Path, variable: taken.Addr().String(),
+		}), "serve")
+		require.Equal(t, app.ExitFault, code)
+		require.Contains(t, stderr, taken.Addr().String())
+		require.Contains(t, stderr, "address already in use")
+	}
+}
+
+// TestDemoLinesWorkAsPasted gives the printed text to a shell.
+func TestDemoLinesWorkAsPasted(t *testing.T) {
+	t.Parallel()
+	p := harness.Start(t, environment{"RELAY_DEMO": "on"})
+	require.Eventually(t, func() bool {
+		return strings.Contains(p.Output.String(), "a forged workspace")
+	}, 10*time.Second, 5*time.Millisecond)
+	require.Contains(t, p.Output.String(), "NOTHING IS KEPT")
+	var lines []string
+	for line := range strings.Lines(p.Output.String()) {
+		if strings.HasPrefix(line, "curl ") {
+			lines = append(lines, line)
+		}
+	}
+	shell := exec.CommandContext(t.Context(), "sh")
+	shell.Stdin = strings.NewReader(strings.Join(lines, ""))
+	out, err := shell.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	codes := regexp.MustCompile(`(?m)^\d{3}$`).FindAllString(string(out), -1)
+	require.Equal(t, []string{"200", "200", "200", "404", "403"}, codes, "%s", out)
+	require.Equal(t, app.ExitOK, p.Stop(t))
+	require.NotEmpty(t, p.Log.Message(t, "DEMO: the embedded Redis keeps nothing, all jobs are lost when this process stops"))
+	require.NotContains(t, p.Log.String(), "relay_sk_")
+}
+
+func TestNewAPIKeyIsAdmittedByItsEntry(t *testing.T) {
+	t.Parallel()
+	code, stdout, stderr := harness.Run(t, nil, "apikey", "new", "--workspace", "acme", "--actor", "alice",
+		"--scopes", "ai:jobs:read", "--expires-at", "2999-01-01T00:00:00Z")
+	require.Equal(t, app.ExitOK, code, stderr)
+	token := regexp.MustCompile(`relay_sk_[A-Za-z0-9_-]{43}`).FindString(stdout)
+	require.NotEmpty(t, token, stdout)
+	require.Equal(t, 1, strings.Count(stdout, token), "shown once")
+	_, entry, ok := strings.Cut(stdout, "RELAY_API_KEYS_FILE:\n\n")
+	require.True(t, ok, stdout)
+
+	keys := filepath.Join(t.TempDir(), "keys.yaml")
+	require.NoError(t, os.WriteFile(keys, []byte("keys:\n"+entry), 0o600))
+	redis := redisserver.Start(t)
+	p := harness.Start(t, environment{"REDIS_URL": redis.URL(), "RELAY_API_KEYS_FILE": keys})
+	status, body := request(t, http.MethodGet, p.URL+"/ai/jobs", token, "")
+	require.Equal(t, http.StatusOK, status, body)
+	status, _ = request(t, http.MethodPost, p.URL+"/ai/execute", token, action)
+	require.Equal(t, http.StatusForbidden, status, "a scope that was not asked for")
+}
+
+func TestNewAPIKeyRefusesWhatTheFileWouldNotTake(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{
+		{},
+		{"--workspace", "acme"},
+		{"--actor", "alice"},
+		{"--workspace", "Acme", "--actor", "alice"},
+		{"--workspace", "", "--actor", "alice"},
+		{"--workspace", "acme", "--actor", ""},
+		{"--workspace", "acme", "--actor", "alice", "--expires-at", "tomorrow"},
+		{"--workspace", "acme", "--actor", "alice", "extra"},
+	} {
+		code, stdout, stderr := harness.Run(t, nil, append([]string{"apikey", "new"}, args...)...)
+		require.Equal(t, app.ExitRefused, code, "%v: %s", args, stderr)
+		require.NotEmpty(t, stderr)
+		require.NotContains(t, stdout, "relay_sk_", "no token without its entry")
+	}
+}
+
+func TestVersionNamesTheBuild(t *testing.T) {
+	t.Parallel()
+	code, stdout, _ := harness.Run(t, nil, "version")
+	require.Equal(t, app.ExitOK, code)
+	require.Regexp(t, `^relay \S+ \(revision \S+, go1\.\d+`, stdout)
+}
+
+// TestDocumentsListEveryVariable keeps the README, the example and the help of `relay serve` to what the code reads.
+func TestDocumentsListEveryVariable(t *testing.T) {
+	t.Parallel()
+	code, help, _ := harness.Run(t, nil, "serve", "--help")
+	require.Equal(t, app.ExitOK, code)
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	example, err := os.ReadFile("../../configs/relay.env")
+	require.NoError(t, err)
+
+	var table, assignments bytes.Buffer
+	for _, v := range app.Variables() {
+		require.Regexp(t, `(?m)--`+v.Flag+` string +`+regexp.QuoteMeta(v.Usage+" ["+v.Name+"]"), help)
+		value := "–"
+		if v.Default != "" {
+			value = "`" + v.Default + "`"
+			require.Contains(t, help, `(default "`+v.Default+`")`)
+		}
+		table.WriteString("| `" + v.Name + "` | " + value + " | " + v.Usage + " |\n")
+		assignments.WriteString("# " + v.Usage + "\n#" + v.Name + "=" + v.Default + "\n")
+	}
+	require.Contains(t, string(readme), table.String())
+	require.Contains(t, string(example), assignments.String())
+}
