@@ -84,7 +84,7 @@ type key struct {
 	disabled  bool
 }
 
-var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`) //nolint:gochecknoglobals // compiled once, read only
+var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // parse checks the entry. Its errors name the field and never the value: somebody may have put a token there.
 func (e Entry) parse() (digest, key, error) {
@@ -182,7 +182,7 @@ func named(id string) string {
 	return fmt.Sprintf(" (id %q)", id)
 }
 
-var linePattern = regexp.MustCompile(`\bline \d+`) //nolint:gochecknoglobals // compiled once, read only
+var linePattern = regexp.MustCompile(`\bline \d+`)
 
 // whatYAMLSaid keeps the kind and the line of the library's complaint, whose text repeats what the file holds.
 func whatYAMLSaid(err error) error {

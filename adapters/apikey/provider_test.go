@@ -167,6 +167,7 @@ func TestFileIsReadStrictly(t *testing.T) {
 		return "keys:\n" + b.String()
 	}
 
+	const second, sameHash = `keys[1] (id "second"): `, `the key (id "first") has the same sha256`
 	set, err := parseFile([]byte(with(func(*Entry) {})))
 	require.NoError(t, err, "the control: all below differ from it in one thing")
 	require.Len(t, set, 2)
@@ -194,21 +195,21 @@ func TestFileIsReadStrictly(t *testing.T) {
 		"odd id":            {with(func(e *Entry) { e.ID = "a\nb" }), "keys[1]: id must be"},
 		"token as id":       {with(func(e *Entry) { e.ID = secret }), "keys[1]: id must be"},
 		"same id":           {with(func(e *Entry) { e.ID = "first" }), `keys[1] (id "first"): keys[0] has the same id`},
-		"same sha256":       {with(func(x *Entry) { x.SHA256 = e.SHA256 }), `keys[1] (id "second"): the key (id "first") has the same sha256`},
-		"same in capitals":  {with(func(x *Entry) { x.SHA256 = strings.ToUpper(e.SHA256) }), `the key (id "first") has the same sha256`},
-		"token as sha256":   {with(func(e *Entry) { e.SHA256 = secret }), `keys[1] (id "second"): sha256 must be`},
-		"no sha256":         {with(func(e *Entry) { e.SHA256 = "" }), `keys[1] (id "second"): sha256 must be`},
-		"short sha256":      {with(func(e *Entry) { e.SHA256 = e.SHA256[2:] }), `keys[1] (id "second"): sha256 must be`},
-		"odd sha256":        {with(func(e *Entry) { e.SHA256 = e.SHA256[1:] }), `keys[1] (id "second"): sha256 must be`},
-		"sha256 not hex":    {with(func(e *Entry) { e.SHA256 = "g" + e.SHA256[1:] }), `keys[1] (id "second"): sha256 must be`},
-		"bad workspace":     {with(func(e *Entry) { e.WorkspaceID = "Acme" }), `keys[1] (id "second"): workspace_id is malformed`},
-		"workspace newline": {with(func(e *Entry) { e.WorkspaceID = "acme\n" }), `keys[1] (id "second"): workspace_id is malformed`},
-		"no actor":          {with(func(e *Entry) { e.ActorID = "" }), `keys[1] (id "second"): actor_id is missing`},
-		"empty scope":       {with(func(e *Entry) { e.Scopes = []string{""} }), `keys[1] (id "second"): scopes must be`},
-		"two scopes in one": {with(func(e *Entry) { e.Scopes = []string{"a b"} }), `keys[1] (id "second"): scopes must be`},
-		"bad time":          {with(func(e *Entry) { e.ExpiresAt = "tomorrow" }), `keys[1] (id "second"): expires_at must be`},
-		"date only":         {with(func(e *Entry) { e.ExpiresAt = "2027-01-31" }), `keys[1] (id "second"): expires_at must be`},
-		"time without zone": {with(func(e *Entry) { e.ExpiresAt = "2027-01-31T00:00:00" }), `keys[1] (id "second"): expires_at must be`},
+		"same sha256":       {with(func(x *Entry) { x.SHA256 = e.SHA256 }), second + sameHash},
+		"same in capitals":  {with(func(x *Entry) { x.SHA256 = strings.ToUpper(e.SHA256) }), sameHash},
+		"token as sha256":   {with(func(e *Entry) { e.SHA256 = secret }), second + `sha256 must be`},
+		"no sha256":         {with(func(e *Entry) { e.SHA256 = "" }), second + `sha256 must be`},
+		"short sha256":      {with(func(e *Entry) { e.SHA256 = e.SHA256[2:] }), second + `sha256 must be`},
+		"odd sha256":        {with(func(e *Entry) { e.SHA256 = e.SHA256[1:] }), second + `sha256 must be`},
+		"sha256 not hex":    {with(func(e *Entry) { e.SHA256 = "g" + e.SHA256[1:] }), second + `sha256 must be`},
+		"bad workspace":     {with(func(e *Entry) { e.WorkspaceID = "Acme" }), second + `workspace_id is malformed`},
+		"workspace newline": {with(func(e *Entry) { e.WorkspaceID = "acme\n" }), second + `workspace_id is malformed`},
+		"no actor":          {with(func(e *Entry) { e.ActorID = "" }), second + `actor_id is missing`},
+		"empty scope":       {with(func(e *Entry) { e.Scopes = []string{""} }), second + `scopes must be`},
+		"two scopes in one": {with(func(e *Entry) { e.Scopes = []string{"a b"} }), second + `scopes must be`},
+		"bad time":          {with(func(e *Entry) { e.ExpiresAt = "tomorrow" }), second + `expires_at must be`},
+		"date only":         {with(func(e *Entry) { e.ExpiresAt = "2027-01-31" }), second + `expires_at must be`},
+		"time without zone": {with(func(e *Entry) { e.ExpiresAt = "2027-01-31T00:00:00" }), second + `expires_at must be`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := parseFile([]byte(c.content))
@@ -222,7 +223,8 @@ func TestFileTakesPlainYAML(t *testing.T) {
 	hash := strings.Repeat("0123456789abcdef", 4)
 	digits := strings.Repeat("1234", 16)
 	for name, content := range map[string]string{
-		"unquoted":      "keys:\n- id: 7\n  sha256: " + digits + "\n  workspace_id: 123\n  actor_id: 5\n  scopes: [a]\n  expires_at: 2027-01-31T00:00:00Z\n",
+		"unquoted": "keys:\n- id: 7\n  sha256: " + digits + "\n  workspace_id: 123\n  actor_id: 5\n  scopes: [a]\n" +
+			"  expires_at: 2027-01-31T00:00:00Z\n",
 		"null":          "keys:\n- id: x\n  sha256: " + hash + "\n  workspace_id: null\n  actor_id: a\n  scopes: ~\n",
 		"left out":      "keys:\n- id: x\n  sha256: " + hash + "\n  actor_id: a\n",
 		"JSON":          `{"keys": [{"id": "x", "sha256": "` + hash + `", "actor_id": "a", "disabled": false}]}`,
@@ -302,7 +304,10 @@ func TestFileIsFollowed(t *testing.T) {
 	eventually("disabled", func() bool { return !good(newToken) })
 	require.True(t, good(oldToken))
 
-	const refused, lost = "API key file refused, the last good keys stay", "API key file cannot be read, the last good keys stay"
+	const (
+		refused = "API key file refused, the last good keys stay"
+		lost    = "API key file cannot be read, the last good keys stay"
+	)
 	write(t, path, "keys: [{id: "+oldToken)
 	eventually("refused", logged(refused, 1))
 	require.True(t, good(oldToken))

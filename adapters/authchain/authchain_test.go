@@ -22,7 +22,7 @@ func TestNewRefusesNothingToAsk(t *testing.T) {
 }
 
 func TestAuthenticate(t *testing.T) {
-	const credential = "a-credential"
+	const whoever = "abcdef"
 	no := func(why string) error {
 		return fault.Wrap(errors.New(why), fault.Unauthenticated, fault.CodeInvalidToken, "Invalid authentication token")
 	}
@@ -42,14 +42,26 @@ func TestAuthenticate(t *testing.T) {
 	}{
 		{"the first proves it", []answer{{alice, nil}}, 1, alice, nil, ""},
 		{"the second proves it", []answer{{err: no("a")}, {bob, nil}}, 1, bob, nil, ""},
-		{"none proves it", []answer{{err: no("a")}, {err: no("b")}}, 0, access.Principal{}, nil,
-			"Invalid authentication token: Invalid authentication token: a\nInvalid authentication token: b"},
+		{
+			"none proves it",
+			[]answer{{err: no("a")}, {err: no("b")}},
+			0,
+			access.Principal{},
+			nil,
+			"Invalid authentication token: Invalid authentication token: a\nInvalid authentication token: b",
+		},
 		{"the first cannot say", []answer{{err: down}}, 1, access.Principal{}, down, ""},
 		{"the second cannot say", []answer{{err: no("a")}, {err: down}}, 1, access.Principal{}, down, ""},
 		{"a failure of no kind", []answer{{err: errors.ErrUnsupported}}, 1, access.Principal{}, errors.ErrUnsupported, ""},
 		{"the caller gave up", []answer{{err: context.Canceled}}, 1, access.Principal{}, context.Canceled, ""},
-		{"a failure's principal is not used", []answer{{alice, no("a")}}, 0, access.Principal{}, nil,
-			"Invalid authentication token: Invalid authentication token: a"},
+		{
+			"a failure's principal is not used",
+			[]answer{{alice, no("a")}},
+			0,
+			access.Principal{},
+			nil,
+			"Invalid authentication token: Invalid authentication token: a",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ctrl := gomock.NewController(t)
@@ -57,7 +69,7 @@ func TestAuthenticate(t *testing.T) {
 			var providers []ports.AuthProvider
 			for _, a := range c.answers {
 				p := portsmock.NewMockAuthProvider(ctrl)
-				p.EXPECT().Authenticate(t.Context(), credential).Return(a.principal, a.err)
+				p.EXPECT().Authenticate(t.Context(), whoever).Return(a.principal, a.err)
 				providers = append(providers, p)
 			}
 			for range c.idle {
@@ -65,7 +77,7 @@ func TestAuthenticate(t *testing.T) {
 			}
 			chain, err := New(providers...)
 			require.NoError(t, err)
-			got, err := chain.Authenticate(t.Context(), credential)
+			got, err := chain.Authenticate(t.Context(), whoever)
 			require.Equal(t, c.want, got)
 			switch {
 			case c.err != nil:

@@ -68,7 +68,8 @@ func (c Config) Validate() error {
 	wrong(c.Leeway < 0 || c.Leeway > maxLeeway, "Leeway", fmt.Sprintf("must be between 0 and %s", maxLeeway))
 
 	symmetric := slices.Contains(c.Algorithms, HS256)
-	wrong(symmetric && len(c.Secret) < minSecret, "Secret", fmt.Sprintf("must have at least %d bytes for HS256", minSecret))
+	wrong(symmetric && len(c.Secret) < minSecret,
+		"Secret", fmt.Sprintf("must have at least %d bytes for HS256", minSecret))
 	wrong(!symmetric && c.Secret != "", "Secret", "is set, but HS256 is not among the algorithms")
 
 	asymmetric := slices.ContainsFunc(c.Algorithms, func(a string) bool { return a != HS256 })

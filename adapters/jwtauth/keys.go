@@ -26,7 +26,7 @@ func (s keySet) find(ctx context.Context, t *jwt.Token) (any, error) {
 	if !ok {
 		return nil, jwkset.ErrKeyNotFound
 	}
-	return keys.KeyfuncCtx(ctx)(t) //nolint:wrapcheck // golang-jwt wraps it
+	return keys.KeyfuncCtx(ctx)(t)
 }
 
 // parseKeySet takes from a JWK Set the keys that verify signatures of the given algorithms. Others are left out, since

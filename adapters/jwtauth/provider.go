@@ -128,7 +128,8 @@ var (
 )
 
 func errUnavailable() error {
-	return fault.Wrap(errNotLoaded, fault.Unavailable, fault.CodeAuthUnavailable, "Credentials cannot be checked right now")
+	return fault.Wrap(errNotLoaded, fault.Unavailable, fault.CodeAuthUnavailable,
+		"Credentials cannot be checked right now")
 }
 
 func (p *Provider) authenticate(ctx context.Context, credential string) (access.Principal, error) {

@@ -6,7 +6,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"encoding/base64"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -39,41 +38,44 @@ func TestParseKeySet(t *testing.T) {
 	weak := rs
 	weak.key, err = rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // to be refused
 	require.NoError(t, err)
-	oct := map[string]any{"kty": "oct", "kid": "o", "k": base64.RawURLEncoding.EncodeToString([]byte(secret))}
+	oct := map[string]any{"kty": "oct", "kid": "o", "k": b64([]byte(secret))}
 
+	type m = map[string]any
+	with := func(s signer, members m) m { return s.jwk(t, members) }
+	rsKey, esKey, edKey := with(rs, nil), with(es, nil), with(ed, nil)
 	for name, c := range map[string]struct {
 		content    string
 		algorithms []string
 		want       []string // algorithms that have keys
 		says       string
 	}{
-		"all three":              {jwks(t, rs.jwk(t, nil), es.jwk(t, nil), ed.jwk(t, nil)), all, all, ""},
-		"those configured alone": {jwks(t, rs.jwk(t, nil), es.jwk(t, nil), ed.jwk(t, nil)), []string{ES256}, []string{ES256}, ""},
-		"alg said":               {jwks(t, rs.jwk(t, map[string]any{"alg": RS256})), all, []string{RS256}, ""},
-		"another alg said":       {jwks(t, rs.jwk(t, map[string]any{"alg": "PS256"}), ed.jwk(t, nil)), all, []string{EdDSA}, ""},
-		"alg of another type":    {jwks(t, rs.jwk(t, map[string]any{"alg": ES256}), ed.jwk(t, nil)), all, []string{EdDSA}, ""},
-		"alg HS256":              {jwks(t, rs.jwk(t, map[string]any{"alg": HS256}), ed.jwk(t, nil)), all, []string{EdDSA}, ""},
-		"for encryption":         {jwks(t, rs.jwk(t, map[string]any{"use": "enc"}), ed.jwk(t, nil)), all, []string{EdDSA}, ""},
-		"use not said":           {jwks(t, rs.jwk(t, map[string]any{"use": nil})), all, []string{RS256}, ""},
-		"for signing only":       {jwks(t, rs.jwk(t, map[string]any{"key_ops": []string{"sign"}}), ed.jwk(t, nil)), all, []string{EdDSA}, ""},
-		"for verifying":          {jwks(t, rs.jwk(t, map[string]any{"key_ops": []string{"verify"}})), all, []string{RS256}, ""},
-		"other curve":            {jwks(t, p384.jwk(t, nil), ed.jwk(t, nil)), all, []string{EdDSA}, ""},
-		"of the future":          {jwks(t, map[string]any{"kty": "AKP", "alg": "ML-DSA-44", "pub": "x"}, ed.jwk(t, nil)), all, []string{EdDSA}, ""},
-		"a secret":               {jwks(t, oct, ed.jwk(t, nil)), append(all, HS256), []string{EdDSA}, ""},
-		"the private half":       {jwks(t, es.jwk(t, map[string]any{"d": base64.RawURLEncoding.EncodeToString(d)})), all, []string{ES256}, ""},
+		"all three":              {jwks(t, rsKey, esKey, edKey), all, all, ""},
+		"those configured alone": {jwks(t, rsKey, esKey, edKey), []string{ES256}, []string{ES256}, ""},
+		"alg said":               {jwks(t, with(rs, m{"alg": RS256})), all, []string{RS256}, ""},
+		"another alg said":       {jwks(t, with(rs, m{"alg": "PS256"}), edKey), all, []string{EdDSA}, ""},
+		"alg of another type":    {jwks(t, with(rs, m{"alg": ES256}), edKey), all, []string{EdDSA}, ""},
+		"alg HS256":              {jwks(t, with(rs, m{"alg": HS256}), edKey), all, []string{EdDSA}, ""},
+		"for encryption":         {jwks(t, with(rs, m{"use": "enc"}), edKey), all, []string{EdDSA}, ""},
+		"use not said":           {jwks(t, with(rs, m{"use": nil})), all, []string{RS256}, ""},
+		"for signing only":       {jwks(t, with(rs, m{"key_ops": []string{"sign"}}), edKey), all, []string{EdDSA}, ""},
+		"for verifying":          {jwks(t, with(rs, m{"key_ops": []string{"verify"}})), all, []string{RS256}, ""},
+		"other curve":            {jwks(t, p384.jwk(t, nil), edKey), all, []string{EdDSA}, ""},
+		"of the future":          {jwks(t, m{"kty": "AKP", "alg": "ML-DSA-44", "pub": "x"}, edKey), all, []string{EdDSA}, ""},
+		"a secret":               {jwks(t, oct, edKey), append(all, HS256), []string{EdDSA}, ""},
+		"the private half":       {jwks(t, with(es, m{"d": b64(d)})), all, []string{ES256}, ""},
 
-		"weak RSA":          {jwks(t, ed.jwk(t, nil), weak.jwk(t, nil)), all, nil, "keys[1]: an RSA key needs at least 2048 bits"},
-		"off the curve":     {jwks(t, es.jwk(t, map[string]any{"x": es.jwk(t, nil)["y"]})), all, nil, "keys[0]: "},
-		"no modulus":        {jwks(t, rs.jwk(t, map[string]any{"n": nil})), all, nil, "keys[0]: "},
-		"short Ed25519":     {jwks(t, ed.jwk(t, map[string]any{"x": "AAAA"})), all, nil, "keys[0]: "},
-		"no base64":         {jwks(t, ed.jwk(t, map[string]any{"x": "*"})), all, nil, "keys[0]: "},
+		"weak RSA":          {jwks(t, edKey, weak.jwk(t, nil)), all, nil, "keys[1]: an RSA key needs at least 2048 bits"},
+		"off the curve":     {jwks(t, with(es, m{"x": esKey["y"]})), all, nil, "keys[0]: "},
+		"no modulus":        {jwks(t, with(rs, m{"n": nil})), all, nil, "keys[0]: "},
+		"short Ed25519":     {jwks(t, with(ed, m{"x": "AAAA"})), all, nil, "keys[0]: "},
+		"no base64":         {jwks(t, with(ed, m{"x": "*"})), all, nil, "keys[0]: "},
 		"a secret alone":    {jwks(t, oct), all, nil, "no public key for any of [RS256 ES256 EdDSA]"},
 		"no key":            {jwks(t), all, nil, "no public key for any of"},
 		"no set":            {`{}`, all, nil, "no public key for any of"},
-		"not configured":    {jwks(t, rs.jwk(t, nil)), []string{ES256}, nil, "no public key for any of [ES256]"},
+		"not configured":    {jwks(t, rsKey), []string{ES256}, nil, "no public key for any of [ES256]"},
 		"empty":             {``, all, nil, "not a JSON Web Key Set"},
 		"HTML":              {`<html>`, all, nil, "not a JSON Web Key Set"},
-		"cut short":         {jwks(t, rs.jwk(t, nil))[:100], all, nil, "not a JSON Web Key Set"},
+		"cut short":         {jwks(t, rsKey)[:100], all, nil, "not a JSON Web Key Set"},
 		"a key, not a list": {`{"keys": {}}`, all, nil, "not a JSON Web Key Set"},
 	} {
 		t.Run(name, func(t *testing.T) {
