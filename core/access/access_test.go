@@ -19,25 +19,27 @@ func workspaceID(t *testing.T, text string) workspace.ID {
 }
 
 func TestAuthorize(t *testing.T) {
-	both := []access.Scope{access.ScopeExecute, access.ScopeJobsRead}
+	const execute, read = access.ScopeExecute, access.ScopeJobsRead
+	const noWorkspace, noScope = fault.CodeWorkspaceMissing, fault.CodeInsufficientScope
+	both := []access.Scope{execute, read}
 	for name, c := range map[string]struct {
 		workspace string
 		scopes    []access.Scope
 		need      access.Scope
 		code      fault.Code // empty where it passes
 	}{
-		"execute":                     {"acme", both, access.ScopeExecute, ""},
-		"read":                        {"acme", both, access.ScopeJobsRead, ""},
-		"only the scope needed":       {"acme", both[:1], access.ScopeExecute, ""},
-		"the other scope":             {"acme", both[1:], access.ScopeExecute, fault.CodeInsufficientScope},
-		"no scopes":                   {"acme", nil, access.ScopeJobsRead, fault.CodeInsufficientScope},
-		"a longer scope":              {"acme", []access.Scope{"ai:execute:all"}, access.ScopeExecute, fault.CodeInsufficientScope},
-		"a shorter scope":             {"acme", []access.Scope{"ai:"}, access.ScopeExecute, fault.CodeInsufficientScope},
-		"everything":                  {"acme", []access.Scope{"*", "ai:*"}, access.ScopeExecute, fault.CodeInsufficientScope},
-		"scope in capitals":           {"acme", []access.Scope{"AI:EXECUTE"}, access.ScopeExecute, fault.CodeInsufficientScope},
-		"no workspace":                {"", both, access.ScopeExecute, fault.CodeWorkspaceMissing},
-		"malformed workspace":         {"acme\n", both, access.ScopeExecute, fault.CodeWorkspaceMissing},
-		"neither: workspace is first": {"", nil, access.ScopeExecute, fault.CodeWorkspaceMissing},
+		"execute":                     {"acme", both, execute, ""},
+		"read":                        {"acme", both, read, ""},
+		"only the scope needed":       {"acme", both[:1], execute, ""},
+		"the other scope":             {"acme", both[1:], execute, noScope},
+		"no scopes":                   {"acme", nil, read, noScope},
+		"a longer scope":              {"acme", []access.Scope{"ai:execute:all"}, execute, noScope},
+		"a shorter scope":             {"acme", []access.Scope{"ai:"}, execute, noScope},
+		"everything":                  {"acme", []access.Scope{"*", "ai:*"}, execute, noScope},
+		"scope in capitals":           {"acme", []access.Scope{"AI:EXECUTE"}, execute, noScope},
+		"no workspace":                {"", both, execute, noWorkspace},
+		"malformed workspace":         {"acme\n", both, execute, noWorkspace},
+		"neither: workspace is first": {"", nil, execute, noWorkspace},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := access.Principal{Workspace: c.workspace, Actor: "user:1", Scopes: c.scopes}

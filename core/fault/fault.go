@@ -25,18 +25,17 @@ const (
 	Timeout                     // the time allowed ran out
 )
 
-var kindNames = [...]string{
-	Internal: "internal", Invalid: "invalid", Unauthenticated: "unauthenticated", Forbidden: "forbidden",
-	NotFound: "not_found", Conflict: "conflict", Mismatch: "mismatch", TooLarge: "too_large",
-	Unavailable: "unavailable", Canceled: "canceled", Timeout: "timeout",
-}
-
 // String gives the stable name of k, fit for a log field.
 func (k Kind) String() string {
-	if int(k) < len(kindNames) {
-		return kindNames[k]
+	names := [...]string{
+		Internal: "internal", Invalid: "invalid", Unauthenticated: "unauthenticated", Forbidden: "forbidden",
+		NotFound: "not_found", Conflict: "conflict", Mismatch: "mismatch", TooLarge: "too_large",
+		Unavailable: "unavailable", Canceled: "canceled", Timeout: "timeout",
 	}
-	return kindNames[Internal]
+	if int(k) < len(names) {
+		return names[k]
+	}
+	return names[Internal]
 }
 
 // Code is the stable name of one reason, finer than its Kind. Callers of the API may act on it.

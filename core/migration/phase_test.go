@@ -2,7 +2,6 @@ package migration_test
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -89,9 +88,7 @@ func TestPhasesAreInTheOrderOfAMigration(t *testing.T) {
 func TestRefusalsSayWhatToSet(t *testing.T) {
 	for _, r := range rows() {
 		if r.refused != nil {
-			text := r.refused.Error()
-			require.False(t, strings.Contains(text, "\n"))
-			require.Greater(t, len(text), 40, text)
+			require.Contains(t, r.refused.Error(), "_SCHEMA", "it names a flag to set")
 		}
 	}
 	require.ErrorContains(t, migration.ErrNothingToWrite, "AI_JOBS_OLD_SCHEMA or AI_JOBS_NEW_SCHEMA")
