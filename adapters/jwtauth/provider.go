@@ -68,6 +68,7 @@ func open(cfg Config, log *zap.Logger, now func() time.Time, rhythm pace) (*Prov
 		p.source.read = fromURL(cfg.JWKSURL)
 	} else {
 		p.source.read = fromFile(cfg.JWKSFile)
+		p.source.log = log.With(zap.String("file", cfg.JWKSFile))
 		if err := p.source.load(ctx); err != nil {
 			cancel()
 			return nil, fmt.Errorf("JWKS file %s: %w", cfg.JWKSFile, err)

@@ -146,14 +146,14 @@ func fromFile(path string) func(context.Context) ([]byte, error) {
 	return func(context.Context) ([]byte, error) {
 		info, err := os.Stat(path)
 		if err != nil {
-			return nil, fmt.Errorf("JWKS file: %w", err)
+			return nil, fmt.Errorf("cannot be read: %w", err)
 		}
 		if !info.Mode().IsRegular() {
-			return nil, fmt.Errorf("JWKS file %s is not a regular file", path)
+			return nil, errors.New("is not a regular file")
 		}
 		file, err := os.Open(path) //nolint:gosec // the operator's own setting
 		if err != nil {
-			return nil, fmt.Errorf("JWKS file: %w", err)
+			return nil, fmt.Errorf("cannot be read: %w", err)
 		}
 		defer file.Close() //nolint:errcheck // only read from
 		return bounded(file)
