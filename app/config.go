@@ -271,7 +271,7 @@ func (c *Config) authFaults() (faults []error) {
 	if err := c.readJWTSecret(); err != nil {
 		return []error{err}
 	}
-	variables := map[string]string{
+	variables := map[string]string{ //nolint:gosec // names, not values
 		"Algorithms": "RELAY_JWT_ALGORITHMS", "Issuer": "RELAY_JWT_ISSUER", "Audience": "RELAY_JWT_AUDIENCE",
 		"Leeway": "RELAY_JWT_LEEWAY", "Secret": "RELAY_JWT_SECRET", "JWKSURL": "RELAY_JWT_JWKS_URL",
 		"JWKSFile": "RELAY_JWT_JWKS_FILE",

@@ -83,10 +83,10 @@ func (v vecs) of(label string) *counters {
 		broke:           v.broke.WithLabelValues(label),
 	}
 	for i := range c.jobRead {
-		c.jobRead[i] = v.jobRead.WithLabelValues(label, job.Copy(i).String()) //nolint:gosec // a handful
+		c.jobRead[i] = v.jobRead.WithLabelValues(label, job.Copy(i).String())
 	}
 	for i := range c.listRead {
-		c.listRead[i] = v.listRead.WithLabelValues(label, job.ListPath(i).String()) //nolint:gosec // a handful
+		c.listRead[i] = v.listRead.WithLabelValues(label, job.ListPath(i).String())
 	}
 	return c
 }

@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -26,7 +25,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
 	}
-	root.AddCommand(serveCommand(environ), apiKeyCommand(), versionCommand())
+	root.AddCommand(serveCommand(environ), apiKeyCommand(), versionCommand()) //nolint:contextcheck // cobra carries it
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -37,10 +36,10 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	}
 	var broken *faultError
 	if errors.As(err, &broken) {
-		fmt.Fprintf(stderr, "relay: %v\n", broken)
+		root.PrintErrf("relay: %v\n", broken)
 		return app.ExitFault
 	}
-	fmt.Fprintf(stderr, "relay: refused: %v\n", err) // configuration and command line alike
+	root.PrintErrf("relay: refused: %v\n", err) // configuration and command line alike
 	return app.ExitRefused
 }
 

@@ -26,7 +26,6 @@ var (
 	binaryDir string // set by Main
 	binary    = sync.OnceValues(func() (string, error) {
 		path := filepath.Join(binaryDir, "relay")
-		//nolint:noctx // belongs to no one test
 		build := exec.Command("go", "build", "-o", path, "github.com/relay-jobs/relay/app/relay")
 		if out, err := build.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("go build: %w\n%s", err, out)
@@ -77,7 +76,7 @@ type Process struct {
 func Start(tb testing.TB, env map[string]string, args ...string) *Process {
 	tb.Helper()
 	p := &Process{Log: &Buffer{}, Output: &Buffer{}, exited: make(chan struct{})}
-	p.cmd = exec.Command(Binary(tb), append([]string{"serve"}, args...)...) //nolint:gosec,noctx // stopped by Stop
+	p.cmd = exec.Command(Binary(tb), append([]string{"serve"}, args...)...) //nolint:noctx // stopped by Stop
 	p.cmd.Stdout, p.cmd.Stderr = p.Output, p.Log
 	p.cmd.Env = []string{} // nothing of the tests' own environment
 	for name, value := range Environment(env) {
@@ -157,7 +156,7 @@ func (p *Process) Wait(tb testing.TB) int {
 func Run(tb testing.TB, env map[string]string, args ...string) (code int, stdout, stderr string) {
 	tb.Helper()
 	var out, errs Buffer
-	cmd := exec.CommandContext(tb.Context(), Binary(tb), args...) //nolint:gosec // a test's own arguments
+	cmd := exec.CommandContext(tb.Context(), Binary(tb), args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.Env = []string{}
 	for name, value := range env {

@@ -92,7 +92,7 @@ func (r Record) Hash(tb testing.TB) map[string]string {
 // ReadFixture reads JSON lines.
 func ReadFixture(tb testing.TB, path string) []Record {
 	tb.Helper()
-	file, err := os.Open(path) //nolint:gosec // a test's own file
+	file, err := os.Open(path)
 	require.NoError(tb, err)
 	defer file.Close() //nolint:errcheck // only read from
 	var records []Record

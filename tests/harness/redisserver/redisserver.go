@@ -79,7 +79,7 @@ func start(ctx context.Context, args []string) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	output, err := os.Create(filepath.Join(dir, "output")) //nolint:gosec // in a folder of its own
+	output, err := os.Create(filepath.Join(dir, "output"))
 	if err != nil {
 		return nil, fmt.Errorf("output of a Redis server: %w", errors.Join(err, os.RemoveAll(dir)))
 	}
@@ -99,7 +99,7 @@ func start(ctx context.Context, args []string) (*Server, error) {
 
 func (s *Server) launch(ctx context.Context) error {
 	// The process outlives ctx, which bounds its start alone.
-	s.cmd = exec.Command("redis-server", s.args...) //nolint:gosec,noctx // a test's own arguments
+	s.cmd = exec.Command("redis-server", s.args...) //nolint:noctx // stopped by Stop
 	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
 	s.cmd.SysProcAttr = dieWithParent()
 	if err := s.cmd.Start(); err != nil {

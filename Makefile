@@ -1,0 +1,64 @@
+GO           ?= go
+BIN          := $(CURDIR)/.bin
+LINT         := $(BIN)/golangci-lint
+LINT_VERSION := 2.15.0
+FUZZTIME     ?= 30s
+COUNT        ?= 10
+
+# The race detector needs a C compiler; without one these packages are tested without it.
+RACE          := $(if $(shell command -v gcc || command -v clang),-race)
+RACE_PACKAGES := ./core/... ./adapters/apikey/... ./adapters/authchain/... ./adapters/jwtauth/... \
+                 ./adapters/httpapi/... ./adapters/memory/... ./adapters/telemetry/... ./tests/contract/...
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test lint fmt verify generate bench soak fuzz tools redis-server
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## Serve the demo: embedded Redis, two workspaces, curl lines to paste
+	@RELAY_DEMO=on exec $(BIN)/relay serve
+
+build: ## Build .bin/relay
+	@mkdir -p $(BIN)
+	$(GO) build -o $(BIN)/relay ./app/relay
+
+test: redis-server ## Run all tests; those that need Redis start real servers
+	$(GO) test -count=1 -timeout 8m ./...
+	$(if $(RACE),$(GO) test -race -count=1 -timeout 8m $(RACE_PACKAGES))
+
+lint: tools ## Check style, errors and imports
+	$(LINT) run
+
+fmt: tools ## Format the sources
+	$(LINT) fmt
+
+verify: ## Check that generated code, module files and documents are up to date
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+	@.ci/generated-is-current
+	$(GO) test -count=1 -run '^TestDocumentsListEveryVariable$$' ./app/relay
+
+generate: ## Write the code that is generated from ports and from openapi.yaml
+	$(GO) generate ./...
+
+bench: redis-server ## Measure against the yardsticks; prints ratios
+	$(GO) run ./tests/bench $(ARGS)
+
+soak: redis-server ## Repeat the tests that have races to lose, COUNT times
+	$(GO) test $(RACE) -count=$(COUNT) -timeout 60m ./adapters/redisjobs/... ./tests/...
+
+fuzz: ## Fuzz each target for FUZZTIME
+	@set -e; for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -run '^$$' -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+tools: ## Build the linter into .bin, where it is missing or of another version
+	@$(LINT) version 2>/dev/null | grep -qF 'version $(LINT_VERSION) ' || \
+		GOBIN=$(BIN) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINT_VERSION)
+
+redis-server: ## Install a Redis server, where none is and it may
+	@.ci/redis-server
