@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -114,9 +115,9 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	switch {
 	case errors.As(err, &over):
 		return nil, errTooLarge
-	case err != nil && r.Context().Err() != nil:
+	case err != nil && r.Context().Err() != nil && !errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, fault.Wrap(err, fault.Canceled, fault.CodeCanceled, "The request was canceled")
-	case err != nil:
+	case err != nil: // a caller that is too slow is still there, though net/http has canceled its context
 		return nil, badBody("", "did not arrive in full")
 	}
 	return body.Bytes(), nil

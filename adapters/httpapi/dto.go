@@ -18,9 +18,9 @@ func wireJob(j *job.Job) Job {
 		Result:         j.Result,
 		Error:          present(&j.Error),
 		ActorID:        present(&j.Actor),
-		EnqueuedAt:     wireTime{j.EnqueuedAt},
-		StartedAt:      wireTime{j.StartedAt},
-		FinishedAt:     wireTime{j.FinishedAt},
+		EnqueuedAt:     wireTime(j.EnqueuedAt),
+		StartedAt:      wireTime(j.StartedAt),
+		FinishedAt:     wireTime(j.FinishedAt),
 	}
 	if d, ok := j.Duration(); ok {
 		ms := d.Milliseconds()
@@ -46,16 +46,13 @@ func present(s *string) *string {
 	return s
 }
 
-// wireTime is a time as the document writes it.
-type wireTime struct{ time.Time }
+const wireTimeLayout = "2006-01-02T15:04:05.000000Z"
 
-const wireTimeLayout = `"2006-01-02T15:04:05.000000Z"`
-
-// MarshalJSON gives null for the zero time and for one that four digits cannot date.
-func (t wireTime) MarshalJSON() ([]byte, error) {
-	utc := t.UTC()
-	if t.IsZero() || utc.Year() < 0 || utc.Year() > 9999 {
-		return []byte("null"), nil
+// wireTime gives nil for the zero time and for one that four digits cannot date.
+func wireTime(t time.Time) *Time {
+	if utc := t.UTC(); !t.IsZero() && utc.Year() >= 0 && utc.Year() <= 9999 {
+		text := utc.Format(wireTimeLayout)
+		return &text
 	}
-	return utc.AppendFormat(make([]byte, 0, len(wireTimeLayout)), wireTimeLayout), nil
+	return nil
 }

@@ -98,11 +98,11 @@ func (a *API) recovered(c *gin.Context) {
 			reason = err.Error()
 		}
 		a.log.Error("panic", zap.String("request_id", exchangeOf(c.Request.Context()).requestID),
-			zap.String("reason", reason), zap.ByteString("stack", debug.Stack()))
+			zap.String("reason", reason), zap.String("stack", string(debug.Stack())))
 		if c.Writer.Written() {
 			panic(http.ErrAbortHandler)
 		}
-		a.refuse(c, errPanicked())
+		a.answerProblem(c, "", unexpected())
 	}()
 	c.Next()
 }

@@ -44,10 +44,6 @@ func errUnsupportedMediaType() error {
 	}
 }
 
-func errPanicked() error {
-	return &httpError{http.StatusInternalServerError, ErrorCodeInternal, "Internal error"}
-}
-
 // problemOf translates any failure into an answer. Messages of the core are for callers where the caller can do
 // something about them; a failure of ours gets a text that says nothing about our insides.
 func problemOf(err error) Problem {
@@ -93,6 +89,11 @@ func problemOf(err error) Problem {
 				"The stored record of this job cannot be read")
 		}
 	}
+	return unexpected()
+}
+
+// unexpected is the answer to what nobody foresaw.
+func unexpected() Problem {
 	return problem(http.StatusInternalServerError, ErrorCodeInternal, "Internal error")
 }
 
@@ -121,6 +122,15 @@ func (a *API) refuse(c *gin.Context, err error) { a.refuseFor(c, "", err) }
 // refuseFor is refuse for a route that needs a scope, which a challenge may have to name.
 func (a *API) refuseFor(c *gin.Context, need access.Scope, err error) {
 	p := problemOf(err)
+	if p.Status == http.StatusInternalServerError {
+		a.log.Error("request failed", zap.String("request_id", exchangeOf(c.Request.Context()).requestID),
+			zap.String("code", string(p.Code)), zap.Stringer("kind", fault.KindOf(err)),
+			zap.String("reason", err.Error()))
+	}
+	a.answerProblem(c, need, p)
+}
+
+func (a *API) answerProblem(c *gin.Context, need access.Scope, p Problem) {
 	p.RequestID = exchangeOf(c.Request.Context()).requestID
 	if p.Code == ErrorCodeInvalidToken {
 		challenge := `Bearer realm="relay"`
@@ -134,10 +144,6 @@ func (a *API) refuseFor(c *gin.Context, need access.Scope, err error) {
 	}
 	if p.Code == ErrorCodeStorageUnavailable || p.Code == ErrorCodeAuthUnavailable {
 		c.Header("Retry-After", retryAfter)
-	}
-	if p.Status == http.StatusInternalServerError {
-		a.log.Error("request failed", zap.String("request_id", p.RequestID), zap.String("code", string(p.Code)),
-			zap.Stringer("kind", fault.KindOf(err)), zap.String("reason", err.Error()))
 	}
 	c.Abort()
 	a.answer(c, p.Status, "application/problem+json", p)

@@ -240,13 +240,13 @@ type Job struct {
 	ActorID *string `json:"actor_id"`
 
 	// EnqueuedAt UTC with six digits. A stored time that cannot be read is `null`.
-	EnqueuedAt Time `json:"enqueued_at"`
+	EnqueuedAt *Time `json:"enqueued_at"`
 
 	// StartedAt UTC with six digits. A stored time that cannot be read is `null`.
-	StartedAt Time `json:"started_at"`
+	StartedAt *Time `json:"started_at"`
 
 	// FinishedAt UTC with six digits. A stored time that cannot be read is `null`.
-	FinishedAt Time `json:"finished_at"`
+	FinishedAt *Time `json:"finished_at"`
 
 	// DurationMs From `started_at` to `finished_at` in whole milliseconds.
 	DurationMs *int64 `json:"duration_ms"`
@@ -312,7 +312,7 @@ type ReadinessCheck struct {
 }
 
 // Time UTC with six digits. A stored time that cannot be read is `null`.
-type Time = wireTime
+type Time = string
 
 // WorkspaceID Examples: acme
 type WorkspaceID = string
