@@ -77,7 +77,7 @@ func (p ListPath) String() string {
 
 // Size is an upper bound of the bytes that j takes in a page, near enough to measure pages by.
 func (j Job) Size() int {
-	const names = 420 // member names, punctuation, status, the three times and the duration
+	const names = 290 // member names, punctuation, the nulls of what is absent, the three times and the duration
 	n := names + len(j.Params) + len(j.Result)
 	for _, s := range []string{j.ID.text, j.Workspace.String(), string(j.Status), j.Provider, j.Name, j.Error, j.Actor} {
 		n += quotedSize(s)
