@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
 
 	"github.com/relay-jobs/relay/app"
@@ -172,7 +173,7 @@ func TestServeSaysThatAnAddressIsTaken(t *testing.T) {
 	}
 }
 
-// TestDemoLinesWorkAsPasted gives the printed text to a shell.
+// TestDemoLinesWorkAsPasted has a shell take the printed lines apart and sends what curl would.
 func TestDemoLinesWorkAsPasted(t *testing.T) {
 	t.Parallel()
 	p := harness.Start(t, environment{"RELAY_DEMO": "on"})
@@ -180,21 +181,48 @@ func TestDemoLinesWorkAsPasted(t *testing.T) {
 		return strings.Contains(p.Output.String(), "a forged workspace")
 	}, 10*time.Second, 5*time.Millisecond)
 	require.Contains(t, p.Output.String(), "NOTHING IS KEPT")
-	var lines []string
+	var statuses []int
 	for line := range strings.Lines(p.Output.String()) {
-		if strings.HasPrefix(line, "curl ") {
-			lines = append(lines, line)
+		args, ok := strings.CutPrefix(line, "curl ")
+		if !ok {
+			continue
 		}
+		words, err := exec.CommandContext(t.Context(), "sh", "-c", `printf '%s\0' `+args).Output()
+		require.NoError(t, err)
+		statuses = append(statuses, curl(t, strings.Split(strings.TrimSuffix(string(words), "\x00"), "\x00")))
 	}
-	shell := exec.CommandContext(t.Context(), "sh")
-	shell.Stdin = strings.NewReader(strings.Join(lines, ""))
-	out, err := shell.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	codes := regexp.MustCompile(`(?m)^\d{3}$`).FindAllString(string(out), -1)
-	require.Equal(t, []string{"200", "200", "200", "404", "403"}, codes, "%s", out)
+	require.Equal(t, []int{200, 200, 200, 404, 403}, statuses)
 	require.Equal(t, app.ExitOK, p.Stop(t))
 	require.NotEmpty(t, p.Log.Message(t, "DEMO: the embedded Redis keeps nothing, all jobs are lost when this process stops"))
 	require.NotContains(t, p.Log.String(), "relay_sk_")
+}
+
+// curl knows the options that the demo prints.
+func curl(t *testing.T, args []string) int {
+	t.Helper()
+	flags := pflag.NewFlagSet("curl", pflag.ContinueOnError)
+	flags.BoolP("silent", "s", false, "")
+	flags.BoolP("show-error", "S", false, "")
+	flags.StringP("write-out", "w", "", "")
+	headers := flags.StringArrayP("header", "H", nil, "")
+	data := flags.StringP("data", "d", "", "")
+	require.NoError(t, flags.Parse(args))
+	require.Equal(t, 1, flags.NArg(), "%q", args)
+	method := http.MethodGet
+	if *data != "" {
+		method = http.MethodPost
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, flags.Arg(0), strings.NewReader(*data))
+	require.NoError(t, err)
+	for _, h := range *headers {
+		name, value, ok := strings.Cut(h, ": ")
+		require.True(t, ok, h)
+		req.Header.Set(name, value)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	return resp.StatusCode
 }
 
 func TestNewAPIKeyIsAdmittedByItsEntry(t *testing.T) {
@@ -235,6 +263,15 @@ func TestNewAPIKeyRefusesWhatTheFileWouldNotTake(t *testing.T) {
 		require.NotEmpty(t, stderr)
 		require.NotContains(t, stdout, "relay_sk_", "no token without its entry")
 	}
+}
+
+// TestExampleFilesServe: what an operator starts from is taken as it is.
+func TestExampleFilesServe(t *testing.T) {
+	t.Parallel()
+	redis := redisserver.Start(t)
+	p := harness.Start(t, environment{"REDIS_URL": redis.URL(), "RELAY_API_KEYS_FILE": "../../configs/keys.yaml"})
+	status, _ := request(t, http.MethodGet, p.URL+"/ai/jobs", "relay_sk_"+strings.Repeat("A", 43), "")
+	require.Equal(t, http.StatusUnauthorized, status)
 }
 
 func TestVersionNamesTheBuild(t *testing.T) {
