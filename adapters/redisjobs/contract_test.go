@@ -26,7 +26,9 @@ func TestJobRepositoryContract(t *testing.T) {
 	repositories := []repository{{"oldschema", oldschema.New}, {"newschema", newschema.New}}
 	for _, phase := range migration.Phases() {
 		repositories = append(repositories, repository{"router/" + phase.String(),
-			func(rdb redis.UniversalClient, o redisjobs.Options) *redisjobs.Repository { return router.New(rdb, phase, o) },
+			func(rdb redis.UniversalClient, o redisjobs.Options) *redisjobs.Repository {
+				return router.New(rdb, phase, o)
+			},
 		})
 	}
 	for _, r := range repositories {

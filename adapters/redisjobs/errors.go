@@ -30,9 +30,21 @@ func translate(err error) error {
 }
 
 // isDefect tells replies that mean a wrong record or a wrong program from those that mean a server that cannot serve
-// now: loading, read-only, out of memory, unable to persist, refusing the connection's rights.
+// now: loading, read-only, out of memory, unable to persist, refusing the connection's rights. Redis 6.2 gives those
+// that a script met inside an ERR of its own.
 func isDefect(reply string) bool {
-	return isWrongType(reply) || strings.HasPrefix(reply, "ERR ") && !strings.Contains(reply, "max number of clients")
+	if isWrongType(reply) {
+		return true
+	}
+	for _, passing := range []string{
+		": -OOM ", ": -READONLY ", ": -MISCONF ", ": -NOREPLICAS ", ": -NOPERM ", "The user executing the script can't ",
+		"max number of clients", "Protocol error: unauthenticated ",
+	} {
+		if strings.Contains(reply, passing) {
+			return false
+		}
+	}
+	return strings.HasPrefix(reply, "ERR ")
 }
 
 // isWrongType is true for a key that holds another type, also where a script met it.

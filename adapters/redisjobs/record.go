@@ -63,7 +63,7 @@ func parseRev(s string) int64 {
 	if err != nil {
 		return 0
 	}
-	return int64(n) //nolint:gosec // at most 15 digits
+	return int64(n)
 }
 
 // head is the part of a copy that is read before its body: whose it is and how fresh.

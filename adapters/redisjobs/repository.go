@@ -172,7 +172,7 @@ func (r *Repository) Move(ctx context.Context, ws workspace.ID, id job.ID, m job
 		return invalid()
 	}
 	if err := m.Validate(); err != nil {
-		return err //nolint:wrapcheck // already a fault
+		return err
 	}
 	sources := ","
 	for _, s := range m.To.Sources() {

@@ -51,7 +51,7 @@ if idempotency then
       if not job.err then
         if job[1] == known and job[2] == ws then
           return {known, job[3] or '', job[4] or '', job[5] or ''}
-        elseif i == 6 and job[1] and job[2] then
+        elseif i == 6 and (job[1] or '') ~= '' and (job[2] or '') ~= '' then
           return -1
         end
       end
@@ -75,7 +75,7 @@ if taken > 0 then
     local held = call('HMGET', new, 'job_id', 'workspace_id')
     if held[1] == id and held[2] == ws then
       return 1
-    elseif held[1] and held[2] then
+    elseif (held[1] or '') ~= '' and (held[2] or '') ~= '' then
       return -1
     end
   end
@@ -83,7 +83,7 @@ if taken > 0 then
     local held = call('HMGET', old, 'job_id', 'workspace_id')
     if held[1] == id and held[2] == ws then
       return 1
-    elseif held[1] or held[2] then
+    elseif (held[1] or '') ~= '' or (held[2] or '') ~= '' then
       if not write_new then
         return 0
       end

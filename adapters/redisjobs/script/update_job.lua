@@ -32,7 +32,7 @@ local ws, id, to, result, problem = ARGV[5], ARGV[6], ARGV[7], ARGV[9], ARGV[10]
 local old, new, foreign
 if ARGV[4] ~= '' then
   new = redis.call('HMGET', KEYS[2], unpack(FIELDS))
-  if not new[1] or not new[2] then
+  if (new[1] or '') == '' or (new[2] or '') == '' then
     new = nil
   elseif new[1] ~= id or new[2] ~= ws then
     return -1
@@ -41,7 +41,7 @@ end
 if ARGV[3] ~= '' then
   old = redis.call('HMGET', KEYS[1], unpack(FIELDS))
   if old[1] ~= id or old[2] ~= ws then
-    foreign = old[1] or old[2]
+    foreign = (old[1] or '') ~= '' or (old[2] or '') ~= ''
     old = nil
   end
 end
@@ -64,7 +64,8 @@ if from[4] == to then
     return 3
   end
 end
-if not from[4] or not string.find(ARGV[8], ',' .. from[4] .. ',', 1, true) then
+if not from[4] or string.find(from[4], ',', 1, true) or
+  not string.find(ARGV[8], ',' .. from[4] .. ',', 1, true) then
   return -2
 end
 
