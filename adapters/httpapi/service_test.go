@@ -242,7 +242,7 @@ func spoken(t *testing.T, addr, request string) string {
 	t.Helper()
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr)
 	require.NoError(t, err)
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // nothing is lost with it
 	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
 	_, err = io.WriteString(conn, request)
 	require.NoError(t, err)
@@ -287,7 +287,7 @@ func TestServerWaitsForTheCredential(t *testing.T) {
 	_, addr := started(t, newEdge(t).api.Handler(), httpapi.DefaultServerConfig(zap.NewNop()))
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr)
 	require.NoError(t, err)
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // nothing is lost with it
 	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
 	_, err = io.WriteString(conn, "POST /ai/execute HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"+
 		"Expect: 100-continue\r\nContent-Length: 9\r\n\r\n")

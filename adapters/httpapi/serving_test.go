@@ -324,7 +324,7 @@ func TestPanicIsAnAnswer(t *testing.T) {
 		"with a secret": func() { panic("relay_sk_secret") },
 		"of the runtime": func() {
 			var none map[workspace.ID]int
-			none[workspace.ID{}] = 1
+			none[workspace.ID{}] = 1 //nolint:staticcheck // to panic is what it is for
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -36,7 +36,7 @@ func TestParseKeySet(t *testing.T) {
 	p384.key, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	require.NoError(t, err)
 	weak := rs
-	weak.key, err = rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // to be refused
+	weak.key, err = rsa.GenerateKey(rand.Reader, 1024)
 	require.NoError(t, err)
 	oct := map[string]any{"kty": "oct", "kid": "o", "k": b64([]byte(secret))}
 
