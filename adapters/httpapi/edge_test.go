@@ -70,9 +70,9 @@ func principals() map[string]access.Principal {
 	}
 }
 
-func newEdge(t testing.TB, checks ...ports.HealthCheck) *edge {
-	t.Helper()
-	ctrl := gomock.NewController(t)
+func newEdge(tb testing.TB, checks ...ports.HealthCheck) *edge {
+	tb.Helper()
+	ctrl := gomock.NewController(tb)
 	auth := portsmock.NewMockAuthProvider(ctrl)
 	auth.EXPECT().Authenticate(gomock.Any(), gomock.Any()).AnyTimes().DoAndReturn(
 		func(_ context.Context, credential string) (access.Principal, error) {
@@ -82,11 +82,11 @@ func newEdge(t testing.TB, checks ...ports.HealthCheck) *edge {
 			return access.Principal{}, fault.New(fault.Unauthenticated, fault.CodeInvalidToken, "unknown key 7")
 		})
 	ids := portsmock.NewMockJobIDs(ctrl)
-	ids.EXPECT().NewJobID().AnyTimes().Return(jobID(t, newJobID), nil)
+	ids.EXPECT().NewJobID().AnyTimes().Return(jobID(tb, newJobID), nil)
 
 	core, logs := observer.New(zapcore.DebugLevel)
 	e := &edge{
-		t: t, logs: logs, doc: loadDocument(t),
+		t: tb, logs: logs, doc: loadDocument(tb),
 		jobs: portsmock.NewMockJobRepository(ctrl), observer: portsmock.NewMockObserver(ctrl),
 	}
 	e.observer.EXPECT().JobsListed(gomock.Any(), gomock.Any(), gomock.Any()).AnyTimes()
@@ -98,7 +98,7 @@ func newEdge(t testing.TB, checks ...ports.HealthCheck) *edge {
 		ListJobs: usecase.ListJobs{Gate: gate, Jobs: e.jobs},
 		Checks:   checks, Requests: e, Log: zap.New(core),
 	})
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	e.api = api
 	return e
 }
@@ -193,10 +193,10 @@ func (e *edge) serve(r *http.Request) *httptest.ResponseRecorder {
 }
 
 // conforms holds an answer against the document: status, headers, media type, and body by its schema.
-func conforms(t testing.TB, doc *openapi3.T, r *http.Request, w *httptest.ResponseRecorder) {
-	t.Helper()
-	require.NotEmpty(t, w.Header().Get("X-Request-Id"))
-	require.Equal(t, "no-store", w.Header().Get("Cache-Control"))
+func conforms(tb testing.TB, doc *openapi3.T, r *http.Request, w *httptest.ResponseRecorder) {
+	tb.Helper()
+	require.NotEmpty(tb, w.Header().Get("X-Request-Id"))
+	require.Equal(tb, "no-store", w.Header().Get("Cache-Control"))
 	if r.Method == http.MethodOptions {
 		return // has no schema: the document describes it in words
 	}
@@ -220,7 +220,7 @@ func conforms(t testing.TB, doc *openapi3.T, r *http.Request, w *httptest.Respon
 	default:
 		operation = item.Operations()[method]
 	}
-	asked := r.Clone(t.Context())
+	asked := r.Clone(tb.Context())
 	asked.Method = method // the validator would take nothing of an answer to HEAD for wrong
 	input := &openapi3filter.ResponseValidationInput{
 		RequestValidationInput: &openapi3filter.RequestValidationInput{
@@ -234,7 +234,7 @@ func conforms(t testing.TB, doc *openapi3.T, r *http.Request, w *httptest.Respon
 		},
 	}
 	input.SetBodyBytes(w.Body.Bytes())
-	require.NoError(t, openapi3filter.ValidateResponse(t.Context(), input), "%s %s: %d\n%s", method, path, w.Code, w.Body)
+	require.NoError(tb, openapi3filter.ValidateResponse(tb.Context(), input), "%s %s: %d\n%s", method, path, w.Code, w.Body)
 }
 
 // parsed is the document, which takes its time to read and is never changed.
@@ -242,43 +242,43 @@ var parsed = sync.OnceValues(func() (*openapi3.T, error) { //nolint:gochecknoglo
 	return openapi3.NewLoader().LoadFromFile("openapi.yaml")
 })
 
-func loadDocument(t testing.TB) *openapi3.T {
-	t.Helper()
+func loadDocument(tb testing.TB) *openapi3.T {
+	tb.Helper()
 	doc, err := parsed()
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return doc
 }
 
-func jobID(t testing.TB, s string) job.ID {
-	t.Helper()
+func jobID(tb testing.TB, s string) job.ID {
+	tb.Helper()
 	id, err := job.ParseID(s)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return id
 }
 
-func workspaceID(t testing.TB, s string) workspace.ID {
-	t.Helper()
+func workspaceID(tb testing.TB, s string) workspace.ID {
+	tb.Helper()
 	id, err := workspace.Parse(s)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return id
 }
 
-func problemIn(t testing.TB, w *httptest.ResponseRecorder) httpapi.Problem {
-	t.Helper()
+func problemIn(tb testing.TB, w *httptest.ResponseRecorder) httpapi.Problem {
+	tb.Helper()
 	var p httpapi.Problem
-	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &p), w.Body)
-	require.Equal(t, "application/problem+json", w.Header().Get("Content-Type"))
-	require.Equal(t, w.Code, p.Status)
-	require.Equal(t, w.Header().Get("X-Request-Id"), p.RequestID)
-	require.Equal(t, "/docs#code-"+string(p.Code), p.Type)
+	require.NoError(tb, json.Unmarshal(w.Body.Bytes(), &p), w.Body)
+	require.Equal(tb, "application/problem+json", w.Header().Get("Content-Type"))
+	require.Equal(tb, w.Code, p.Status)
+	require.Equal(tb, w.Header().Get("X-Request-Id"), p.RequestID)
+	require.Equal(tb, "/docs#code-"+string(p.Code), p.Type)
 	return p
 }
 
-// query escapes name and value pairs.
-func query(pairs ...string) string {
+// query escapes parameters.
+func query(parameters map[string]string) string {
 	values := url.Values{}
-	for i := 0; i < len(pairs); i += 2 {
-		values.Add(pairs[i], pairs[i+1])
+	for name, value := range parameters {
+		values.Set(name, value)
 	}
 	return "?" + values.Encode()
 }

@@ -96,7 +96,7 @@ func TestRefusals(t *testing.T) {
 		"limit with zeros before":                 {list("?limit=01"), list("?limit=1"), 400, "invalid_parameter", "limit"},
 		"limit not decimal":                       {list("?limit=0x10"), list("?limit=16"), 400, "invalid_parameter", "limit"},
 		"limit with a fraction":                   {list("?limit=1.0"), list("?limit=1"), 400, "invalid_parameter", "limit"},
-		"limit in other digits":                   {list(query("limit", "١")), list("?limit=1"), 400, "invalid_parameter", "limit"},
+		"limit in other digits":                   {list(query(map[string]string{"limit": "١"})), list("?limit=1"), 400, "invalid_parameter", "limit"},
 		"limit beyond any number":                 {list("?limit=99999999999999999999"), list("?limit=999"), 400, "invalid_parameter", "limit"},
 		"limit empty":                             {list("?limit="), list("?limit=1"), 400, "invalid_parameter", "limit"},
 		"cursor of another form":                  {list("?cursor=next"), list("?cursor=new:1:old:0"), 400, "invalid_cursor", "cursor"},

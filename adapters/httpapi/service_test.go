@@ -324,7 +324,8 @@ func fetch(ctx context.Context, addr string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return answer.StatusCode, answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }()
+	return answer.StatusCode, nil
 }
 
 type fetched struct {

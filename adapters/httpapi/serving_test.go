@@ -235,7 +235,9 @@ func TestListPassesOnTheQuery(t *testing.T) {
 	cursor := job.ScanCursor(7, 0, jobID(t, "a b/"))
 	for target, want := range map[string]job.Query{
 		"": {Limit: 100},
-		query("status", "failed", "limit", "7", "cursor", cursor.String(), "workspace_id", "acme"): {
+		query(map[string]string{
+			"status": "failed", "limit": "7", "cursor": cursor.String(), "workspace_id": "acme",
+		}): {
 			Status: job.Failed, Limit: 7, Cursor: cursor,
 		},
 		"?cursor=17&limit=1000": {Limit: 1000, Cursor: job.ScanCursor(17, 0, job.ID{})},
