@@ -46,6 +46,9 @@ end
 local function old_is_fresher(old, new)
   local ro, rn = revision(old[3]), revision(new[3])
   if ro ~= rn then return ro > rn end
+  if old[4] == new[4] and old[5] == new[5] and old[6] == new[6] and old[7] == new[7] then
+    return false -- the usual case, told without reading a time
+  end
   local eo, so, fo = instant(old[5]), instant(old[6]), instant(old[7])
   local en, sn, fn = instant(new[5]), instant(new[6]), instant(new[7])
   if ro > 0 then
