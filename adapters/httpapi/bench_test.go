@@ -12,47 +12,75 @@ import (
 
 	"github.com/relay-jobs/relay/adapters/httpapi"
 	"github.com/relay-jobs/relay/core/access"
+	"github.com/relay-jobs/relay/core/fault"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/usecase"
 	"github.com/relay-jobs/relay/core/workspace"
 	"github.com/relay-jobs/relay/ports"
 )
 
-// instant answers at once and takes nothing: what is left is the edge's own cost.
+// instant answers everything at once and takes nothing: what is left is the edge itself. Mocks would cost more than it
+// does, and cannot outlive one run of a fuzz target.
 type instant struct {
 	ports.JobRepository
 	ports.Observer
-	job job.Job
+	job job.Job // what Get finds
 }
 
-func (i instant) Authenticate(context.Context, string) (access.Principal, error) {
-	return access.Principal{
-		Workspace: "acme", Actor: "ada", Scopes: []access.Scope{access.ScopeExecute, access.ScopeJobsRead},
-	}, nil
+func (i instant) Authenticate(_ context.Context, credential string) (access.Principal, error) {
+	if p, ok := principals()[credential]; ok {
+		return p, nil
+	}
+	return access.Principal{}, fault.New(fault.Unauthenticated, fault.CodeInvalidToken, "unknown")
 }
 
-func (i instant) Get(context.Context, workspace.ID, job.ID) (job.Job, error) { return i.job, nil }
+func (i instant) NewJobID() (job.ID, error) { return i.job.ID, nil }
+
+func (i instant) Enqueue(_ context.Context, d job.Draft) (job.Enqueued, error) {
+	return job.Enqueued{Job: job.Job{ID: d.ID, Workspace: d.Workspace, Params: d.Params}}, nil
+}
+
+func (i instant) Get(_ context.Context, ws workspace.ID, id job.ID) (job.Job, error) {
+	found := i.job
+	found.Workspace, found.ID = ws, id
+	return found, nil
+}
+
+func (i instant) List(context.Context, workspace.ID, job.Query) (job.Page, error) {
+	return job.Page{}, nil
+}
+
+func (i instant) JobsListed(workspace.ID, job.ListPath, int) {}
+
+func (i instant) EnqueueFailed(workspace.ID, fault.Kind) {}
+
+func (i instant) OtherWorkspaceRequested(workspace.ID, workspace.ID) {}
 
 func (i instant) RequestServed(string, string, int, time.Duration) {}
 
-func BenchmarkGetJob(b *testing.B) {
-	id, err := job.ParseID(newJobID)
-	require.NoError(b, err)
-	ws, err := workspace.Parse("acme")
-	require.NoError(b, err)
-	at := time.Date(2026, 11, 21, 19, 28, 54, 17837000, time.UTC)
+// instantAPI serves a job from nowhere; jobs is what its use cases call.
+func instantAPI(tb testing.TB, jobs func(instant) ports.JobRepository) *httpapi.API {
+	tb.Helper()
 	i := instant{job: job.Job{
-		ID: id, Workspace: ws, Status: job.Pending, Provider: "google", Name: "gmail.send", Actor: "ada", EnqueuedAt: at,
-		Params: `{"to":"ada@example.com","subject":"Hello","body":"Some words that make a mail of it."}`,
+		ID: jobID(tb, newJobID), Status: job.Pending, Provider: "google", Name: "gmail.send", Actor: "ada",
+		EnqueuedAt: time.Date(2026, 11, 21, 19, 28, 54, 17837000, time.UTC),
+		Params:     `{"to":"ada@example.com","subject":"Hello","body":"Some words that make a mail of it."}`,
 	}}
 	gate := usecase.Gate{Auth: i, Observer: i}
 	api, err := httpapi.New(httpapi.Config{
-		Execute: usecase.Execute{Gate: gate}, GetJob: usecase.GetJob{Gate: gate, Jobs: i},
-		ListJobs: usecase.ListJobs{Gate: gate}, Requests: i, Log: zap.NewNop(),
+		Execute:  usecase.Execute{Gate: gate, Jobs: jobs(i), IDs: i},
+		GetJob:   usecase.GetJob{Gate: gate, Jobs: jobs(i)},
+		ListJobs: usecase.ListJobs{Gate: gate, Jobs: jobs(i)},
+		Requests: i, Log: zap.NewNop(),
 	})
-	require.NoError(b, err)
+	require.NoError(tb, err)
+	return api
+}
+
+func BenchmarkGetJob(b *testing.B) {
+	api := instantAPI(b, func(i instant) ports.JobRepository { return i })
 	r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/ai/jobs/"+newJobID, nil)
-	r.Header.Set("Authorization", "Bearer relay_sk_token")
+	r.Header.Set("Authorization", "Bearer good")
 	b.ReportAllocs()
 	for b.Loop() {
 		w := httptest.NewRecorder()
