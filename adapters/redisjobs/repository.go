@@ -37,7 +37,7 @@ type Options struct {
 type Repository struct {
 	rdb             redis.UniversalClient
 	phase           migration.Phase
-	plan            [4]any
+	plan            string
 	retention       time.Duration
 	observer        ports.Observer
 	enqueue, update *redis.Script
@@ -52,18 +52,17 @@ func New(rdb redis.UniversalClient, phase migration.Phase, o Options) *Repositor
 	}
 }
 
-// planOf writes a phase as the first four arguments of every script. A write looks at whatever is read or written.
-func planOf(p migration.Phase) [4]any {
-	flag := func(on bool) any {
+// planOf writes a phase as the first argument of every script. A write looks at whatever is read or written.
+func planOf(p migration.Phase) string {
+	plan := []byte("0000")
+	for i, on := range []bool{
+		p.WritesOld(), p.WritesNew(), p.WritesOld() || p.ReadsOld(), p.WritesNew() || p.ReadsNew(),
+	} {
 		if on {
-			return "1"
+			plan[i] = '1'
 		}
-		return ""
 	}
-	return [4]any{
-		flag(p.WritesOld()), flag(p.WritesNew()),
-		flag(p.WritesOld() || p.ReadsOld()), flag(p.WritesNew() || p.ReadsNew()),
-	}
+	return string(plan)
 }
 
 // maxKnownRounds bounds how often an enqueue follows an idempotency key that names another job each time.
@@ -76,13 +75,13 @@ func (r *Repository) Enqueue(ctx context.Context, d job.Draft) (job.Enqueued, er
 	}
 	keys := make([]string, 0, 6)
 	keys = append(keys, oldKey(d.ID), newKey(d.Workspace, d.ID), queueKey)
+	second, text := currentSecond()
+	args := append(make([]any, 0, 12), r.plan, d.Workspace.String(), d.ID.String(), second, text,
+		d.Provider, d.Name, string(d.Params), d.Actor, d.TraceParent)
 	if !d.ClientRequestID.IsZero() {
 		keys = append(keys, idempotencyKey(d.Workspace, d.ClientRequestID))
+		args = append(args, d.ClientRequestID.String())
 	}
-	minute, text := currentMinute()
-	args := append(make([]any, 0, 16), r.plan[:]...)
-	args = append(args, d.Workspace.String(), d.ID.String(), r.queueEntry(d.Workspace, d.ID), "", minute, text,
-		d.Provider, d.Name, string(d.Params), d.Actor, d.ClientRequestID.String(), d.TraceParent)
 	for range maxKnownRounds {
 		reply, err := r.enqueue.Run(ctx, r.rdb, keys, args...).Result()
 		if err != nil {
@@ -102,23 +101,15 @@ func (r *Repository) Enqueue(ctx context.Context, d job.Draft) (job.Enqueued, er
 			return job.Enqueued{}, fault.Wrap(err, fault.Internal, fault.CodeInternal, "Internal error")
 		}
 		keys = append(keys[:4], oldKey(id), newKey(d.Workspace, id))
-		args[7] = id.String()
+		args = append(args[:11], id.String())
 	}
 	return job.Enqueued{}, fault.New(fault.Unavailable, fault.CodeStorageUnavailable, "The job storage is not available")
 }
 
-// currentMinute gives the minute that this server's clock stands in, as stamp.lua takes it.
-func currentMinute() (seconds, text string) {
-	now := time.Now().UTC().Truncate(time.Minute)
-	return strconv.FormatInt(now.Unix(), 10), now.Format("2006-01-02T15:04:")
-}
-
-// queueEntry is what a worker finds: the bare id while workers that know only the old schema may take it.
-func (r *Repository) queueEntry(ws workspace.ID, id job.ID) string {
-	if r.phase.QueuesBareIDs() {
-		return id.String()
-	}
-	return ws.String() + ":" + id.String()
+// currentSecond gives the second that this server's clock stands in, as stamp.lua takes it.
+func currentSecond() (second, text string) {
+	now := time.Now().UTC()
+	return strconv.FormatInt(now.Unix(), 10), now.Format("2006-01-02T15:04:05")
 }
 
 func (r *Repository) enqueued(d job.Draft, reply any) (job.Enqueued, error) {
@@ -188,11 +179,9 @@ func (r *Repository) Move(ctx context.Context, ws workspace.ID, id job.ID, m job
 	case m.To == job.Running:
 		stamped = fieldStartedAt
 	}
-	minute, text := currentMinute()
-	args := append(make([]any, 0, 14), r.plan[:]...)
-	args = append(args, ws.String(), id.String(), string(m.To), sources, string(m.Result), m.Error, keep, stamped,
-		minute, text)
-	reply, err := r.update.Run(ctx, r.rdb, []string{oldKey(id), newKey(ws, id)}, args...).Int64()
+	second, text := currentSecond()
+	reply, err := r.update.Run(ctx, r.rdb, []string{oldKey(id), newKey(ws, id)},
+		r.plan, ws.String(), id.String(), string(m.To), sources, string(m.Result), m.Error, keep, stamped, second, text).Int64()
 	if err != nil {
 		err = translate(err)
 		r.written(ws, err)

@@ -198,7 +198,7 @@ func runLua(t require.TestingT, rdb *redis.Client, chunk string, args ...any) []
 	return reply
 }
 
-// stampChunk calls stamp for each four arguments: the seconds and microseconds that TIME answers, and the minute and
+// stampChunk calls stamp for each four arguments: the seconds and microseconds that TIME answers, and the second and
 // text that it is given.
 const stampChunk = `
 local out = {}
@@ -208,10 +208,10 @@ for i = 1, #ARGV, 4 do
 end
 return out`
 
-func stampedBy(t require.TestingT, rdb *redis.Client, instants []time.Time, minute func(time.Time) (string, string)) []string {
+func stampedBy(t require.TestingT, rdb *redis.Client, instants []time.Time, second func(time.Time) (string, string)) []string {
 	args := make([]any, 0, 4*len(instants))
 	for _, at := range instants {
-		seconds, text := minute(at)
+		seconds, text := second(at)
 		args = append(args, at.Unix(), at.Nanosecond()/1000, seconds, text)
 	}
 	fakeTime := "local now\nlocal redis = {call = function(command) assert(command == 'TIME') return now end}\n"
@@ -249,30 +249,28 @@ func TestStamp(t *testing.T) {
 		want[i] = at.Format(job.TimeLayout)
 	}
 
-	sameMinute := func(at time.Time) (string, string) {
-		m := at.Truncate(time.Minute)
-		return strconv.FormatInt(m.Unix(), 10), m.Format("2006-01-02T15:04:")
+	sameSecond := func(at time.Time) (string, string) {
+		return strconv.FormatInt(at.Unix(), 10), at.Format("2006-01-02T15:04:05")
 	}
-	anotherMinute := func(at time.Time) (string, string) {
-		return sameMinute(at.Add(-time.Minute))
+	anotherSecond := func(at time.Time) (string, string) {
+		return sameSecond(at.Add(-time.Second))
 	}
-	require.Equal(t, want, stampedBy(t, rdb, instants, sameMinute), "the date is the server's")
-	require.Equal(t, want, stampedBy(t, rdb, instants, anotherMinute), "the date is computed")
+	require.Equal(t, want, stampedBy(t, rdb, instants, sameSecond), "the date is the server's")
+	require.Equal(t, want, stampedBy(t, rdb, instants, anotherSecond), "the date is computed")
 
 	rapid.Check(t, func(rt *rapid.T) {
 		at := time.UnixMicro(rapid.Int64Range(0, time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).UnixMicro()).Draw(rt, "µs")).UTC()
-		require.Equal(rt, []string{at.Format(job.TimeLayout)}, stampedBy(rt, rdb, []time.Time{at}, anotherMinute))
+		require.Equal(rt, []string{at.Format(job.TimeLayout)}, stampedBy(rt, rdb, []time.Time{at}, anotherSecond))
 	})
 }
 
-// TestCurrentMinute: what Enqueue and Move give to stamp is a whole minute and its text.
-func TestCurrentMinute(t *testing.T) {
-	seconds, text := currentMinute()
-	at, err := strconv.ParseInt(seconds, 10, 64)
+// TestCurrentSecond: what Enqueue and Move give to stamp is a whole second and its text.
+func TestCurrentSecond(t *testing.T) {
+	second, text := currentSecond()
+	at, err := strconv.ParseInt(second, 10, 64)
 	require.NoError(t, err)
-	require.Zero(t, at%60)
-	require.Equal(t, time.Unix(at, 0).UTC().Format("2006-01-02T15:04:"), text)
-	require.WithinDuration(t, time.Now(), time.Unix(at, 0), 2*time.Minute)
+	require.Equal(t, time.Unix(at, 0).UTC().Format("2006-01-02T15:04:05"), text)
+	require.WithinDuration(t, time.Now(), time.Unix(at, 0), time.Minute)
 }
 
 // copyText is a copy's fields as the scripts read them, after job_id and workspace_id. Nothing is absent here: an

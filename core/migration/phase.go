@@ -77,7 +77,8 @@ func (p Phase) Flags() Flags {
 	return Flags{}
 }
 
-// WritesOld tells whether writes go to the old schema.
+// WritesOld tells whether writes go to the old schema. While they do, queue entries are bare job ids, as workers that
+// know only that schema expect; afterwards entries carry their workspace.
 func (p Phase) WritesOld() bool { return p.Flags().OldSchema }
 
 // WritesNew tells whether writes go to the new schema.
@@ -94,10 +95,6 @@ func (p Phase) ReadsNew() bool { return p.Flags().PrefersNew }
 
 // ReadsBoth tells whether reads choose the fresher of two copies.
 func (p Phase) ReadsBoth() bool { return p.ReadsOld() && p.ReadsNew() }
-
-// QueuesBareIDs tells whether queue entries are bare job ids, as workers that know only the old schema expect. Once
-// it is not written, entries carry their workspace.
-func (p Phase) QueuesBareIDs() bool { return p.WritesOld() }
 
 // String gives the name that operators know p by.
 func (p Phase) String() string {

@@ -60,7 +60,6 @@ func TestPhaseOf(t *testing.T) {
 			require.Equal(t, r.reads != "new", p.ReadsOld())
 			require.Equal(t, r.reads != "old", p.ReadsNew())
 			require.Equal(t, r.reads == "both", p.ReadsBoth())
-			require.Equal(t, p.WritesOld(), p.QueuesBareIDs())
 
 			// What makes a row legal, said in other words than the table's.
 			require.True(t, p.WritesOld() && p.ReadsOld() || p.WritesNew() && p.ReadsNew(), "fresh jobs can be read")

@@ -9,22 +9,19 @@
 -- KEYS[5] ai:jobs:{known}                                     with a known job only
 -- KEYS[6] ai:job:{workspace_id}:{known}                       with a known job only
 --
--- ARGV[1] '1' where old is written, else ''
--- ARGV[2] '1' where new is written, else ''
--- ARGV[3] '1' where old is looked at, because it is written or read, else ''
--- ARGV[4] '1' where new is looked at, else ''
--- ARGV[5] workspace_id
--- ARGV[6] job_id
--- ARGV[7] queue entry
--- ARGV[8] known: the job that KEYS[4] named a moment ago, '' for none
--- ARGV[9] a recent whole minute in seconds since 1970
--- ARGV[10] that minute as text, YYYY-MM-DDTHH:MM:
--- ARGV[11] action_provider
--- ARGV[12] action_name
--- ARGV[13] params, JSON text
--- ARGV[14] actor_id
--- ARGV[15] client_request_id, '' for none
--- ARGV[16] traceparent, '' for none
+-- ARGV[1] plan, four characters of '1' and '0': old is written, new is written, old is looked at because it is written
+--         or read, new is looked at
+-- ARGV[2] workspace_id
+-- ARGV[3] job_id
+-- ARGV[4] a recent whole second since 1970
+-- ARGV[5] that second as text, YYYY-MM-DDTHH:MM:SS
+-- ARGV[6] action_provider
+-- ARGV[7] action_name
+-- ARGV[8] params, JSON text
+-- ARGV[9] actor_id
+-- ARGV[10] traceparent, '' for none
+-- ARGV[11] client_request_id, with KEYS[4] only
+-- ARGV[12] known: the job that KEYS[4] named a moment ago, with KEYS[5] only
 --
 -- Returns
 --   1           made, now or by a lost earlier try with the same job_id
@@ -34,7 +31,11 @@
 --   {id}        not made: KEYS[4] names this job; call again with its keys
 --   {id, action_provider, action_name, params}   not made: this job of the workspace was made for KEYS[4]
 local call = redis.call
-local idempotency, ws, id = KEYS[4], ARGV[5], ARGV[6]
+local idempotency, ws, id = KEYS[4], ARGV[2], ARGV[3]
+local write_old, write_new, look_old, look_new = string.byte(ARGV[1], 1, 4)
+write_old, write_new, look_old, look_new = write_old == 49, write_new == 49, look_old == 49, look_new == 49
+-- A queue entry is a bare id while the old schema is written: workers that know only that one may take it.
+local entry = write_old and id or ws .. ':' .. id
 
 if idempotency then
   local known = call('GET', idempotency)
@@ -42,7 +43,7 @@ if idempotency then
     return 1
   end
   if known and #known > 0 and #known <= 256 then
-    if known ~= ARGV[8] then
+    if known ~= ARGV[12] then
       return {known}
     end
     -- Whatever the plan, the known job is gone only where neither schema holds it for this workspace.
@@ -61,17 +62,16 @@ end
 
 local old, new = KEYS[1], KEYS[2]
 local made, taken = 1
-if ARGV[3] == '' then
+if not look_old then
   taken = call('EXISTS', new)
-elseif ARGV[4] == '' then
+elseif not look_new then
   taken = call('EXISTS', old)
 else
   taken = call('EXISTS', old, new)
 end
-local write_old, write_new = ARGV[1] ~= '', ARGV[2] ~= ''
 if taken > 0 then
   -- A new id is taken only by an earlier try whose reply was lost, or by a record that nobody should have written.
-  if ARGV[4] ~= '' then
+  if look_new then
     local held = call('HMGET', new, 'job_id', 'workspace_id')
     if held[1] == id and held[2] == ws then
       return 1
@@ -79,7 +79,7 @@ if taken > 0 then
       return -1
     end
   end
-  if ARGV[3] ~= '' then
+  if look_old then
     local held = call('HMGET', old, 'job_id', 'workspace_id')
     if held[1] == id and held[2] == ws then
       return 1
@@ -92,8 +92,8 @@ if taken > 0 then
   end
 end
 
-local now = stamp(ARGV[9], ARGV[10])
-call('RPUSH', KEYS[3], ARGV[7])
+local now = stamp(ARGV[4], ARGV[5])
+call('RPUSH', KEYS[3], entry)
 if taken > 0 then
   -- Only stubs are left: nothing of them may show through the whole copies.
   if write_old then call('DEL', old) end
@@ -101,16 +101,16 @@ if taken > 0 then
 end
 local first = write_old and old or new
 if idempotency then
-  call('HSET', first, 'job_id', id, 'status', 'pending', 'action_provider', ARGV[11], 'action_name', ARGV[12],
-    'params', ARGV[13], 'workspace_id', ws, 'actor_id', ARGV[14], 'result', '', 'enqueued_at', now, 'rev', '1',
-    'client_request_id', ARGV[15])
+  call('HSET', first, 'job_id', id, 'status', 'pending', 'action_provider', ARGV[6], 'action_name', ARGV[7],
+    'params', ARGV[8], 'workspace_id', ws, 'actor_id', ARGV[9], 'result', '', 'enqueued_at', now, 'rev', '1',
+    'client_request_id', ARGV[11])
   call('SETEX', idempotency, '86400', id)
 else
-  call('HSET', first, 'job_id', id, 'status', 'pending', 'action_provider', ARGV[11], 'action_name', ARGV[12],
-    'params', ARGV[13], 'workspace_id', ws, 'actor_id', ARGV[14], 'result', '', 'enqueued_at', now, 'rev', '1')
+  call('HSET', first, 'job_id', id, 'status', 'pending', 'action_provider', ARGV[6], 'action_name', ARGV[7],
+    'params', ARGV[8], 'workspace_id', ws, 'actor_id', ARGV[9], 'result', '', 'enqueued_at', now, 'rev', '1')
 end
-if ARGV[16] ~= '' then
-  call('HSET', first, 'traceparent', ARGV[16])
+if ARGV[10] ~= '' then
+  call('HSET', first, 'traceparent', ARGV[10])
 end
 if write_old and write_new then
   call('COPY', old, new)

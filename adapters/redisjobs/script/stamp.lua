@@ -1,14 +1,12 @@
 -- Part of the scripts that stamp times: gives Redis' own time as the stored text YYYY-MM-DDTHH:MM:SS.ffffff+00:00,
--- so that servers whose clocks differ write one order. minute is a whole minute in seconds since 1970 and text what
--- it is written like, up to its last colon: where Redis' clock stands in that minute, the date need not be computed.
--- (a - a % b) / b is whole division, cheaper than a call.
-local function stamp(minute, text)
+-- so that servers whose clocks differ write one order. second is a whole second since 1970 and text what it is
+-- written like: where Redis' clock stands in that second nothing need be computed, and texts are all that is handled.
+local function stamp(second, text)
   local now = redis.call('TIME')
-  local seconds = tonumber(now[1])
-  local past = seconds % 60
-  if seconds - past ~= tonumber(minute) then
+  if now[1] ~= second then
+    -- (a - a % b) / b is whole division. Years are counted from March, so that the leap day is a year's last.
+    local seconds = tonumber(now[1])
     local rest = seconds % 86400
-    -- Days since 1970 to a civil date, counting years from March so that the leap day is a year's last.
     local z = (seconds - rest) / 86400 + 719468
     local doe = z % 146097
     local x = doe - (doe - doe % 1460) / 1460 + (doe - doe % 36524) / 36524 - (doe - doe % 146096) / 146096
@@ -18,8 +16,8 @@ local function stamp(minute, text)
     local day = doy - (153 * mp + 2 - (153 * mp + 2) % 5) / 5 + 1
     local month = mp < 10 and mp + 3 or mp - 9
     local year = yoe + (z - doe) / 146097 * 400 + (month <= 2 and 1 or 0)
-    text = string.format('%04d-%02d-%02dT%02d:%02d:', year, month, day, (rest - rest % 3600) / 3600,
-      (rest % 3600 - past) / 60)
+    text = string.format('%04d-%02d-%02dT%02d:%02d:%02d', year, month, day, (rest - rest % 3600) / 3600,
+      (rest % 3600 - rest % 60) / 60, rest % 60)
   end
-  return string.format('%s%02d.%06d+00:00', text, past, tonumber(now[2]))
+  return text .. string.sub('.00000', 1, 7 - #now[2]) .. now[2] .. '+00:00'
 end

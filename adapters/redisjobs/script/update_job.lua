@@ -5,20 +5,18 @@
 -- KEYS[1] ai:jobs:{job_id}
 -- KEYS[2] ai:job:{workspace_id}:{job_id}
 --
--- ARGV[1] '1' where old is written, else ''
--- ARGV[2] '1' where new is written, else ''
--- ARGV[3] '1' where old is looked at, because it is written or read, else ''
--- ARGV[4] '1' where new is looked at, else ''
--- ARGV[5] workspace_id
--- ARGV[6] job_id
--- ARGV[7] the state to move to
--- ARGV[8] the states to move from, each between commas: ',running,pending,'
--- ARGV[9] result, JSON text or ''
--- ARGV[10] error or ''
--- ARGV[11] milliseconds that the job is kept from now on, '' for as long as before
--- ARGV[12] the time that the move sets: 'started_at', 'finished_at', or '' for none
--- ARGV[13] a recent whole minute in seconds since 1970
--- ARGV[14] that minute as text, YYYY-MM-DDTHH:MM:
+-- ARGV[1] plan, four characters of '1' and '0': old is written, new is written, old is looked at because it is written
+--         or read, new is looked at
+-- ARGV[2] workspace_id
+-- ARGV[3] job_id
+-- ARGV[4] the state to move to
+-- ARGV[5] the states to move from, each between commas: ',running,pending,'
+-- ARGV[6] result, JSON text or ''
+-- ARGV[7] error or ''
+-- ARGV[8] milliseconds that the job is kept from now on, '' for as long as before
+-- ARGV[9] the time that the move sets: 'started_at', 'finished_at', or '' for none
+-- ARGV[10] a recent whole second since 1970
+-- ARGV[11] that second as text, YYYY-MM-DDTHH:MM:SS
 --
 -- Returns
 --   1    moved
@@ -27,10 +25,11 @@
 --   0    no such job in this workspace                                      -> fault.NotFound
 --   -1   the new hash contradicts its key                                   -> fault.Internal, breach
 --   -2   the job's state does not allow the move                            -> fault.Conflict
-local ws, id, to, result, problem = ARGV[5], ARGV[6], ARGV[7], ARGV[9], ARGV[10]
+local ws, id, to, result, problem = ARGV[2], ARGV[3], ARGV[4], ARGV[6], ARGV[7]
+local write_old, write_new, look_old, look_new = string.byte(ARGV[1], 1, 4)
 
 local old, new, foreign
-if ARGV[4] ~= '' then
+if look_new == 49 then
   new = redis.call('HMGET', KEYS[2], unpack(FIELDS))
   if (new[1] or '') == '' or (new[2] or '') == '' then
     new = nil
@@ -38,14 +37,14 @@ if ARGV[4] ~= '' then
     return -1
   end
 end
-if ARGV[3] ~= '' then
+if look_old == 49 then
   old = redis.call('HMGET', KEYS[1], unpack(FIELDS))
   if old[1] ~= id or old[2] ~= ws then
     foreign = (old[1] or '') ~= '' or (old[2] or '') ~= ''
     old = nil
   end
 end
-local target, mirror = ARGV[1] ~= '' and KEYS[1], ARGV[2] ~= '' and KEYS[2]
+local target, mirror = write_old == 49 and KEYS[1], write_new == 49 and KEYS[2]
 local moved = 1
 if target and foreign then
   target, moved = false, 2
@@ -65,7 +64,7 @@ if from[4] == to then
   end
 end
 if not from[4] or string.find(from[4], ',', 1, true) or
-  not string.find(ARGV[8], ',' .. from[4] .. ',', 1, true) then
+  not string.find(ARGV[5], ',' .. from[4] .. ',', 1, true) then
   return -2
 end
 
@@ -79,8 +78,8 @@ if base ~= target then
   redis.call('COPY', base, target, 'REPLACE')
 end
 local fields = {'status', to, 'rev', string.format('%.0f', revision(from[3]) + 1)}
-if ARGV[12] ~= '' then
-  fields[5], fields[6] = ARGV[12], stamp(ARGV[13], ARGV[14])
+if ARGV[9] ~= '' then
+  fields[5], fields[6] = ARGV[9], stamp(ARGV[10], ARGV[11])
 end
 if result ~= '' then
   fields[#fields + 1] = 'result'
@@ -94,8 +93,8 @@ redis.call('HSET', target, unpack(fields))
 if to == 'pending' then
   redis.call('HDEL', target, 'started_at')
 end
-if ARGV[11] ~= '' then
-  redis.call('PEXPIRE', target, ARGV[11])
+if ARGV[8] ~= '' then
+  redis.call('PEXPIRE', target, ARGV[8])
 end
 if mirror then
   redis.call('COPY', target, mirror, 'REPLACE')
