@@ -2,6 +2,7 @@ package redisjobs
 
 import (
 	"context"
+	"math/bits"
 	"slices"
 	"strings"
 
@@ -25,6 +26,9 @@ const (
 	// oldFromStart is position 0 of the old walk where the new one has ended; plain 0 says there that the old walk
 	// has not begun. SCAN ignores bits above its table's size, so that both name one place.
 	oldFromStart = 1 << 63
+	// noOldWalk stands in the place of the old walk's position where none follows, because the phase that began the
+	// walk does not read old. A server that continues it under another phase knows from this what was left out.
+	noOldWalk = 1<<64 - 1
 )
 
 // List implements ports.JobRepository by SCAN: first through the new keys, then through the old ones. Where both are
@@ -32,7 +36,8 @@ const (
 //
 // A page takes the jobs of whole SCAN positions. A position that does not fit is scanned again with half the count,
 // down to one bucket of the table; a bucket alone that does not fit an empty page is given in part, in byte order of
-// its ids, and the cursor says behind which.
+// its ids, and the cursor says behind which and where that bucket ends, so that the next page knows what was given
+// whatever became of the table meanwhile.
 func (r *Repository) List(ctx context.Context, ws workspace.ID, q job.Query) (job.Page, error) {
 	if ws.IsZero() || q.Limit < 1 || q.Limit > job.MaxLimit {
 		return job.Page{}, invalid()
@@ -58,8 +63,10 @@ type walk struct {
 
 	inNew   bool   // which of the two walks this position belongs to
 	pos     uint64 // its SCAN position
-	oldPos  uint64 // where the old walk goes on, while inNew
-	after   job.ID // of the position, only what lies behind; zero for all
+	oldPos  uint64 // where the old walk goes on, or noOldWalk, while inNew
+	after   job.ID // up to end, only what lies behind it; zero for all
+	end     uint64 // the position behind the cut one
+	ends    bool   // whether end is known
 	count   int64
 	scanned int64
 	scans   int
@@ -73,31 +80,80 @@ func (r *Repository) startWalk(ws workspace.ID, q job.Query) (*walk, error) {
 	}
 	w := &walk{Repository: r, ws: ws, query: q, after: after, count: min(max(int64(q.Limit), minScanCount), maxScanCount)}
 	switch {
-	case newPos == 0 && oldPos != 0 || !r.phase.ReadsNew():
+	case r.phase.ReadsNew() && (newPos != 0 || oldPos == 0 || oldPos == noOldWalk):
+		w.inNew, w.pos, w.oldPos = true, newPos, oldPos
+		switch {
+		case r.phase.ReadsOld() && oldPos == noOldWalk:
+			w.oldPos = 0 // it gives some jobs again rather than miss one
+		case !r.phase.ReadsOld() && q.Cursor.IsZero():
+			w.oldPos = noOldWalk
+		}
+	default:
 		// A walk that had reached the old keys goes on there in every phase: what is served follows the read plan.
-		w.pos = oldPos
+		w.pos = oldStart(oldPos)
 		if newPos != 0 {
 			w.after = job.ID{}
 		}
-	default:
-		w.inNew, w.pos, w.oldPos = true, newPos, oldPos
 	}
-	if w.pos == oldFromStart {
-		w.pos = 0
+	if !w.after.IsZero() {
+		w.pos, w.end, w.ends = splitPosition(w.pos)
 	}
 	return w, nil
 }
 
+// oldStart gives the SCAN position that a cursor's position of the old walk stands for.
+func oldStart(pos uint64) uint64 {
+	if pos == noOldWalk || pos == oldFromStart {
+		return 0
+	}
+	return pos
+}
+
 // cursor names the place that the walk has reached.
 func (w *walk) cursor() job.Cursor {
+	pos := w.pos
+	if !w.after.IsZero() {
+		pos = joinPosition(pos, w.end)
+	}
 	if w.inNew {
-		return job.ScanCursor(w.pos, w.oldPos, w.after)
+		return job.ScanCursor(pos, w.oldPos, w.after)
 	}
-	old := w.pos
-	if old == 0 && w.phase.ReadsNew() {
-		old = oldFromStart
+	if pos == 0 && w.phase.ReadsNew() {
+		pos = oldFromStart
 	}
-	return job.ScanCursor(0, old, w.after)
+	return job.ScanCursor(0, pos, w.after)
+}
+
+// SCAN goes through a table by the reversed bits of its positions, whatever the table's size: from one position to
+// the next it gives the keys of one stretch of that order. A cut position is written with its stretch: how long it
+// is, as a small number times a power of two, stands in bits that SCAN ignores.
+const (
+	positionBits = 52
+	timesBits    = 4
+	powerShift   = positionBits + timesBits // of the power, below the bit of oldFromStart
+)
+
+// joinPosition marks pos with the end of its stretch; a stretch that is none of Redis' own stays unmarked.
+func joinPosition(pos, end uint64) uint64 {
+	length := bits.Reverse64(end) - bits.Reverse64(pos) // 0 for the whole table
+	power := bits.TrailingZeros64(length)
+	times := length >> power
+	if pos >= 1<<positionBits || times >= 1<<timesBits {
+		return pos % (1 << positionBits)
+	}
+	return pos | times<<positionBits | uint64(power)<<powerShift //nolint:gosec // 0 to 64
+}
+
+// splitPosition undoes joinPosition; ok is false where there is no mark.
+func splitPosition(marked uint64) (pos, end uint64, ok bool) {
+	pos = marked % (1 << positionBits)
+	times, power := marked>>positionBits&(1<<timesBits-1), marked>>powerShift&0x7f
+	return pos, bits.Reverse64(bits.Reverse64(pos) + times<<power), power > 0
+}
+
+// within tells whether a stretch that begins in another and ends at next ends no later than that other one at end.
+func within(next, end uint64) bool {
+	return bits.Reverse64(next)-1 <= bits.Reverse64(end)-1 // 0 is behind all
 }
 
 // run fills the page and leaves in page.Next where the next one starts, the zero Cursor at the end.
@@ -126,7 +182,7 @@ func (w *walk) run(ctx context.Context) error {
 			continue
 		case len(w.page.Jobs) == 0:
 			w.take(jobs)
-			w.after = jobs[len(jobs)-1].job.ID
+			w.after, w.end, w.ends = jobs[len(jobs)-1].job.ID, next, true
 		}
 		if !fits || len(w.page.Jobs) == w.query.Limit {
 			break
@@ -138,17 +194,17 @@ func (w *walk) run(ctx context.Context) error {
 
 // advance moves to the next position and tells whether the walk has ended.
 func (w *walk) advance(next uint64) (ended bool) {
-	w.pos, w.after = next, job.ID{}
+	if !w.ends || next == w.end || !within(next, w.end) {
+		w.after = job.ID{}
+	}
+	w.pos = next
 	if next != 0 {
 		return false
 	}
-	if !w.inNew || !w.phase.ReadsOld() {
+	if !w.inNew || w.oldPos == noOldWalk {
 		return true
 	}
-	w.inNew, w.pos = false, w.oldPos
-	if w.pos == oldFromStart {
-		w.pos = 0
-	}
+	w.inNew, w.pos = false, oldStart(w.oldPos)
 	return false
 }
 
@@ -170,22 +226,35 @@ func (w *walk) scan(ctx context.Context) ([]job.ID, uint64, error) {
 			ids = append(ids, id)
 		}
 	}
-	slices.SortFunc(ids, func(a, b job.ID) int { return strings.Compare(a.String(), b.String()) })
+	slices.SortFunc(ids, compareIDs)
 	ids = slices.Compact(ids)
-	// While the job that the last page ended with still stands here, this is the bucket that was cut, and what lies
-	// before it was given. Once it is gone the bucket may be another one: then nothing is left out, so that no job
-	// is lost.
-	if i := slices.Index(ids, w.after); i >= 0 {
-		ids = ids[i+1:]
+	if !w.after.IsZero() {
+		ids = w.behind(ids, next)
 	}
 	ids, err = w.owned(ctx, ids)
 	return ids, next, err
 }
 
+// behind leaves out what the cut position has given already. A scan that goes past its end met another, larger bucket
+// of a smaller table: then nothing is left out, so that no job is lost. Where the end is not known, the bucket is taken
+// for the same while the job that the last page ended with still stands here.
+func (w *walk) behind(ids []job.ID, next uint64) []job.ID {
+	i, found := slices.BinarySearchFunc(ids, w.after, compareIDs)
+	switch {
+	case !w.ends && !found, w.ends && !within(next, w.end):
+		return ids
+	case found:
+		i++
+	}
+	return ids[i:]
+}
+
+func compareIDs(a, b job.ID) int { return strings.Compare(a.String(), b.String()) }
+
 // owned keeps the ids that this walk gives: in the old walk those whose old record is the workspace's; in the new
 // one, where the old walk will give a job that has an old copy, the others.
 func (w *walk) owned(ctx context.Context, ids []job.ID) ([]job.ID, error) {
-	if len(ids) == 0 || w.inNew && !w.phase.ReadsOld() {
+	if len(ids) == 0 || w.inNew && w.oldPos == noOldWalk {
 		return ids, nil
 	}
 	heads := make([]*redis.SliceCmd, len(ids))
