@@ -382,6 +382,9 @@ func (r *Repository) pipelined(ctx context.Context, fill func(redis.Pipeliner)) 
 	if err == nil {
 		return nil
 	}
+	if gone := ctx.Err(); gone != nil {
+		return translate(gone) // a command keeps what its first try met, where the caller left before the second
+	}
 	for _, cmd := range cmds {
 		if e := cmd.Err(); e != nil && !isWrongType(e.Error()) {
 			return translate(e)
