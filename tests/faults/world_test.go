@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -68,11 +69,13 @@ func (s store) hash(t *testing.T, key string) map[string]string {
 // keys gives the keys with a prefix.
 func (s store) keys(t *testing.T, prefix string) []string {
 	t.Helper()
-	var keys []string
-	for key := range redisserver.Dump(t, s.rdb, prefix+"*") {
-		keys = append(keys, key)
+	seen := make(map[string]bool)
+	all := s.rdb.Scan(t.Context(), 0, prefix+"*", 1000).Iterator()
+	for all.Next(t.Context()) {
+		seen[all.Val()] = true
 	}
-	return keys
+	require.NoError(t, all.Err())
+	return slices.Collect(maps.Keys(seen))
 }
 
 func (s store) queue(t *testing.T) []string {
