@@ -335,7 +335,7 @@ func TestWalkThroughTwoPhases(t *testing.T) {
 							require.GreaterOrEqual(t, times[id], 1, "%q is missing: limit %d, handed over at page %d", id, limit, from)
 						}
 					}
-					random := rand.New(rand.NewPCG(1, uint64(limit))) //nolint:gosec // no secret
+					random := rand.New(rand.NewPCG(1, uint64(limit)))
 					times := walk(t, func(int) *redisjobs.Repository { return servers[random.IntN(2)] }, acme(t), job.Query{Limit: limit}, nil)
 					for id := range times {
 						require.True(t, first[id] || second[id], "%q is none of the workspace's", id)

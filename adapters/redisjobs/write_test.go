@@ -69,8 +69,10 @@ func eitherSchema() []stored {
 		{name: "whole, running since", hash: whole("status", "running", "started_at", "2026-09-01T08:00:01.000000+00:00"), mine: true},
 		{name: "whole, expiring", hash: whole("actor_id", "user-2"), ttl: time.Hour, mine: true},
 		{name: "whole, rev 3", hash: whole("rev", "3"), mine: true},
-		{name: "whole, rev 3, otherwise, expiring", hash: whole("rev", "3", "enqueued_at", "2026-09-01T07:00:00.000000+00:00"),
-			ttl: 2 * time.Hour, mine: true},
+		{
+			name: "whole, rev 3, otherwise, expiring", hash: whole("rev", "3", "enqueued_at", "2026-09-01T07:00:00.000000+00:00"),
+			ttl: 2 * time.Hour, mine: true,
+		},
 		{name: "unknown status", hash: whole("status", "paused"), mine: true},
 		{name: "two statuses", hash: whole("status", "running,pending"), mine: true},
 		{name: "no status", hash: whole("status", "-", "enqueued_at", "2026-09-01T08:30:00.000001+00:00"), mine: true},
@@ -204,6 +206,7 @@ func seen(phase migration.Phase, o, n stored) (stored, stored) {
 // in every schema that is written, equal in fields and expiry.
 func TestMoveMakesNoPartialHash(t *testing.T) {
 	eachState(t, func(t *testing.T, w world, phase migration.Phase, o, n stored) {
+		t.Helper()
 		before := redisserver.Dump(t, w.rdb, "*")
 		expires := func(key string) time.Duration {
 			at, err := w.rdb.PExpireTime(t.Context(), key).Result()
@@ -331,6 +334,7 @@ func requireMade(t *testing.T, rdb *redis.Client, phase migration.Phase, d job.D
 // TestEnqueueMakesNoPartialHash: whatever lies under the keys of the id that a job is to have.
 func TestEnqueueMakesNoPartialHash(t *testing.T) {
 	eachState(t, func(t *testing.T, w world, phase migration.Phase, o, n stored) {
+		t.Helper()
 		before := redisserver.Dump(t, w.rdb, "*")
 		d := draft(t, theID, "")
 		made, err := w.repository(phase).Enqueue(t.Context(), d)
@@ -365,6 +369,7 @@ func TestEnqueueMakesNoPartialHash(t *testing.T) {
 // where neither schema holds it, whatever the phase.
 func TestEnqueueOfAKnownRequest(t *testing.T) {
 	eachState(t, func(t *testing.T, w world, phase migration.Phase, o, n stored) {
+		t.Helper()
 		require.NoError(t, w.rdb.Set(t.Context(), theIdemKey, theID, time.Hour).Err())
 		before := redisserver.Dump(t, w.rdb, "*")
 		d := draft(t, "fresh", "req 1")
