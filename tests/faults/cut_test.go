@@ -18,10 +18,13 @@ import (
 func TestCutExecuteWithClientRequestIDMakesOneJob(t *testing.T) {
 	t.Parallel()
 	eachCutWorld(t, func(t *testing.T, w cutWorld) {
+		t.Helper()
 		t.Run("first", func(t *testing.T) {
 			w.each(t, exchanges{scripts: true, prepare: func(*testing.T) {}, clean: func(t *testing.T) {
+				t.Helper()
 				require.Equal(t, http.StatusOK, w.executeUntilDone(t, sendMail(random())).status)
 			}, under: func(t *testing.T, c *redisproxy.Fault) {
+				t.Helper()
 				r := sendMail(random())
 				first := w.execute(t, r)
 				if first.status != http.StatusOK {
@@ -46,10 +49,13 @@ func TestCutExecuteWithClientRequestIDMakesOneJob(t *testing.T) {
 			r := sendMail(random())
 			var made string
 			w.each(t, exchanges{scripts: true, prepare: func(t *testing.T) {
+				t.Helper()
 				made = w.executeUntilDone(t, r).jobID
 			}, clean: func(t *testing.T) {
+				t.Helper()
 				require.Equal(t, made, w.executeUntilDone(t, r).jobID)
 			}, under: func(t *testing.T, c *redisproxy.Fault) {
+				t.Helper()
 				again := w.executeUntilDone(t, r)
 				require.Equal(t, made, again.jobID)
 				require.True(t, again.replayed)
@@ -64,10 +70,13 @@ func TestCutExecuteWithClientRequestIDMakesOneJob(t *testing.T) {
 func TestCutExecuteWithoutClientRequestIDMakesNoSecondJob(t *testing.T) {
 	t.Parallel()
 	eachCutWorld(t, func(t *testing.T, w cutWorld) {
+		t.Helper()
 		r := sendMail("")
 		w.each(t, exchanges{scripts: true, prepare: func(*testing.T) {}, clean: func(t *testing.T) {
+			t.Helper()
 			w.executeUntilDone(t, r)
 		}, under: func(t *testing.T, c *redisproxy.Fault) {
+			t.Helper()
 			got := w.execute(t, r)
 			awaitClosed(t, c.Over())
 			if got.status == http.StatusOK {
@@ -125,6 +134,7 @@ func statusChanges() map[string]statusChange {
 func TestCutStatusChangeIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	eachCutWorld(t, func(t *testing.T, w cutWorld) {
+		t.Helper()
 		ws := parseWorkspace(t, home)
 		update := usecase.UpdateStatus{Jobs: w.jobs}
 		for name, change := range statusChanges() {
@@ -133,6 +143,7 @@ func TestCutStatusChangeIsMadeOnce(t *testing.T) {
 				var id job.ID
 				var before map[string]string
 				w.each(t, exchanges{scripts: true, prepare: func(t *testing.T) {
+					t.Helper()
 					id = parseJobID(t, random())
 					_, err := w.steady.Enqueue(t.Context(), job.Draft{
 						ID: id, Workspace: ws, Provider: r.Provider, Name: r.Name, Params: job.JSONOf(string(r.Params)), Actor: actor,
@@ -143,8 +154,10 @@ func TestCutStatusChangeIsMadeOnce(t *testing.T) {
 					}
 					before = w.requireWhole(t, w.phase, home, id.String())
 				}, clean: func(t *testing.T) {
+					t.Helper()
 					updateUntilDone(t, update, ws, id, change.move)
 				}, under: func(t *testing.T, c *redisproxy.Fault) {
+					t.Helper()
 					err := update.Do(t.Context(), ws, id, change.move)
 					if err != nil {
 						requireLost(t, err)
@@ -188,6 +201,7 @@ func updateUntilDone(t *testing.T, u usecase.UpdateStatus, ws workspace.ID, id j
 func TestCutReadIsNeverNotFound(t *testing.T) {
 	t.Parallel()
 	eachCutWorld(t, func(t *testing.T, w cutWorld) {
+		t.Helper()
 		ws := parseWorkspace(t, home)
 		var id job.ID
 		prepare := func(t *testing.T) {
@@ -239,18 +253,20 @@ func TestCutReadIsNeverNotFound(t *testing.T) {
 				readUntilDone := func(t *testing.T) answer {
 					t.Helper()
 					for range maxTries {
-						if got := read(t); got.status == http.StatusOK {
+						got := read(t)
+						if got.status == http.StatusOK {
 							return got
-						} else {
-							requireUnavailable(t, got)
 						}
+						requireUnavailable(t, got)
 					}
 					require.FailNow(t, "never done")
 					return answer{}
 				}
 				w.each(t, exchanges{prepare: prepare, clean: func(t *testing.T) {
+					t.Helper()
 					check(t, readUntilDone(t).body)
 				}, under: func(t *testing.T, c *redisproxy.Fault) {
+					t.Helper()
 					before := redisKeys(t, w.store)
 					got := read(t)
 					if got.status != http.StatusOK {

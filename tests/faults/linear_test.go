@@ -140,7 +140,7 @@ func moveAtOnce(t *testing.T, jobs []ports.JobRepository) []porcupine.Operation 
 
 // randomCall seldom ends the job: nothing moves behind that.
 func randomCall() call {
-	switch n := rand.IntN(40); { //nolint:gosec // a test's choice
+	switch n := rand.IntN(40); {
 	case n < 16:
 		return call{}
 	case n < 27:

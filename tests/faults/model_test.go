@@ -33,7 +33,7 @@ type model struct {
 }
 
 // reads and writes tell what a phase does with the two schemas.
-func reads(p migration.Phase) (old, new bool) { //nolint:revive // the names of the schemas
+func reads(p migration.Phase) (inOld, inNew bool) {
 	switch p {
 	case migration.Legacy, migration.Canary:
 		return true, false
@@ -43,7 +43,7 @@ func reads(p migration.Phase) (old, new bool) { //nolint:revive // the names of 
 	return false, true
 }
 
-func writes(p migration.Phase) (old, new bool) { //nolint:revive // the names of the schemas
+func writes(p migration.Phase) (toOld, toNew bool) {
 	switch p {
 	case migration.Legacy, migration.ReadRouting:
 		return true, false
@@ -54,60 +54,60 @@ func writes(p migration.Phase) (old, new bool) { //nolint:revive // the names of
 }
 
 // looks tells what a write looks at before it writes.
-func looks(p migration.Phase) (old, new bool) { //nolint:revive // the names of the schemas
+func looks(p migration.Phase) (inOld, inNew bool) {
 	return p != migration.NewOnly, p != migration.Legacy
 }
 
 // copies gives the copies that a workspace owns, nil for none. foreign tells that the old key holds another's record.
-func (m model) copies(ws, id string, inOld, inNew bool) (old, new *record, foreign bool) { //nolint:revive // as above
+func (m model) copies(ws, id string, inOld, inNew bool) (oldCopy, newCopy *record, foreign bool) {
 	if h, ok := m.hashes[oldKey(id)]; ok && inOld {
 		if h.fields["job_id"] == id && h.fields["workspace_id"] == ws {
-			old = &h
+			oldCopy = &h
 		} else {
 			foreign = h.fields["job_id"] != "" || h.fields["workspace_id"] != ""
 		}
 	}
 	if h, ok := m.hashes[newKey(ws, id)]; ok && inNew && h.fields["job_id"] != "" && h.fields["workspace_id"] != "" {
-		new = &h
+		newCopy = &h
 	}
-	return old, new, foreign
+	return oldCopy, newCopy, foreign
 }
 
 // fresher chooses between two copies as the contract says.
-func fresher(old, new *record) *record { //nolint:revive // the names of the schemas
-	if old == nil {
-		return new
+func fresher(oldCopy, newCopy *record) *record {
+	if oldCopy == nil {
+		return newCopy
 	}
-	if new == nil {
-		return old
+	if newCopy == nil {
+		return oldCopy
 	}
-	revOld, revNew := number(old.fields["rev"]), number(new.fields["rev"])
+	revOld, revNew := number(oldCopy.fields["rev"]), number(newCopy.fields["rev"])
 	switch {
 	case revOld > revNew:
-		return old
+		return oldCopy
 	case revOld < revNew:
-		return new
+		return newCopy
 	case revOld > 0:
 		// Whoever does not know rev and changes a job changes its status or one of its times: that tells that the
 		// copies' contents differ, and it is all that a read looks at.
 		for _, name := range []string{"status", "enqueued_at", "started_at", "finished_at"} {
-			if old.fields[name] != new.fields[name] {
-				return old
+			if oldCopy.fields[name] != newCopy.fields[name] {
+				return oldCopy
 			}
 		}
-		return new
+		return newCopy
 	}
-	lastOld, lastNew := last(old.fields), last(new.fields)
+	lastOld, lastNew := last(oldCopy.fields), last(newCopy.fields)
 	further := map[string]int{"pending": 1, "running": 2, "completed": 3, "failed": 3}
 	switch {
 	case lastOld.After(lastNew):
-		return old
+		return oldCopy
 	case lastNew.After(lastOld):
-		return new
-	case further[old.fields["status"]] > further[new.fields["status"]]:
-		return old
+		return newCopy
+	case further[oldCopy.fields["status"]] > further[newCopy.fields["status"]]:
+		return oldCopy
 	}
-	return new
+	return newCopy
 }
 
 func number(text string) int {
@@ -131,8 +131,8 @@ func last(fields map[string]string) time.Time {
 // shown is what a server in a phase shows of a job.
 func (m model) shown(p migration.Phase, ws, id string) *record {
 	inOld, inNew := reads(p)
-	old, new, _ := m.copies(ws, id, inOld, inNew)
-	return fresher(old, new)
+	oldCopy, newCopy, _ := m.copies(ws, id, inOld, inNew)
+	return fresher(oldCopy, newCopy)
 }
 
 // machine runs the model beside servers on one Redis.
@@ -176,7 +176,7 @@ func (m *machine) enqueue(rt *rapid.T) {
 
 	at := "ai:idempotency:" + ws + ":" + key
 	if known, ok := m.known[at]; ok && known != id {
-		if old, new, _ := m.copies(ws, known, true, true); old != nil || new != nil {
+		if oldCopy, newCopy, _ := m.copies(ws, known, true, true); oldCopy != nil || newCopy != nil {
 			require.NoError(rt, err)
 			require.True(rt, made.Replayed)
 			require.Equal(rt, known, made.Job.ID.String())
@@ -184,10 +184,10 @@ func (m *machine) enqueue(rt *rapid.T) {
 		}
 	}
 	inOld, inNew := looks(p)
-	old, new, foreign := m.copies(ws, id, inOld, inNew)
+	oldCopy, newCopy, foreign := m.copies(ws, id, inOld, inNew)
 	toOld, toNew := writes(p)
 	switch {
-	case key != "" && m.known[at] == id, old != nil, new != nil: // a repetition after a lost reply
+	case key != "" && m.known[at] == id, oldCopy != nil, newCopy != nil: // a repetition after a lost reply
 		require.NoError(rt, err)
 		require.False(rt, made.Replayed)
 		require.Equal(rt, id, made.Job.ID.String())
@@ -224,16 +224,20 @@ func (m *machine) enqueue(rt *rapid.T) {
 func (m *machine) move(rt *rapid.T) {
 	p, ws, id := m.server(rt), m.space(rt), m.id(rt)
 	to := rapid.SampledFrom([]job.Move{
-		{To: job.Running}, {To: job.Pending}, {To: job.Completed, Result: `{"ok":1}`}, {To: job.Completed},
-		{To: job.Failed, Error: "no"}, {To: job.Failed, Error: "no", Result: `[1]`},
+		{To: job.Running},
+		{To: job.Pending},
+		{To: job.Completed, Result: `{"ok":1}`},
+		{To: job.Completed},
+		{To: job.Failed, Error: "no"},
+		{To: job.Failed, Error: "no", Result: `[1]`},
 	}).Draw(rt, "move")
 	err := m.servers[p].Move(m.t.Context(), parseWorkspace(m.t, ws), parseJobID(m.t, id), to)
 
 	inOld, inNew := looks(p)
-	old, new, foreign := m.copies(ws, id, inOld, inNew)
+	oldCopy, newCopy, foreign := m.copies(ws, id, inOld, inNew)
 	toOld, toNew := writes(p)
 	toOld = toOld && !foreign
-	base := fresher(old, new)
+	base := fresher(oldCopy, newCopy)
 	if base == nil || !toOld && !toNew {
 		require.Equal(rt, fault.NotFound.String(), fault.KindOf(err).String())
 		return
@@ -390,8 +394,10 @@ func (m *machine) predecessorExecute(rt *rapid.T) {
 func (m *machine) predecessorUpdate(rt *rapid.T) {
 	ws, id := m.space(rt), m.id(rt)
 	fields := rapid.SampledFrom([]map[string]string{
-		{"status": "running", "started_at": ""}, {"status": "completed", "result": `{"late": true}`, "finished_at": ""},
-		{"status": "failed", "error": "late", "finished_at": ""}, {"status": "paused", "started_at": ""},
+		{"status": "running", "started_at": ""},
+		{"status": "completed", "result": `{"late": true}`, "finished_at": ""},
+		{"status": "failed", "error": "late", "finished_at": ""},
+		{"status": "paused", "started_at": ""},
 	}).Draw(rt, "update")
 	fields = maps.Clone(fields)
 	at := atSomeTime(rt)

@@ -271,10 +271,9 @@ func (*dialCounter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pr
 }
 
 // insist asks until there is an answer, however long the storage is away.
-func (a api) insist(t *testing.T, r request) (jobID string, err error) {
-	t.Helper()
+func (a api) insist(ctx context.Context, r request) (jobID string, err error) {
 	for end := time.Now().Add(patience); time.Now().Before(end); {
-		got, err := a.send(t, http.MethodPost, "/ai/execute", r)
+		got, err := a.send(ctx, http.MethodPost, "/ai/execute", r)
 		switch {
 		case err != nil:
 			return "", err
@@ -310,7 +309,7 @@ func TestRedisKilledUnderLoadLosesNothing(t *testing.T) {
 				done.Go(func() {
 					for i := range each {
 						r := sendMail("request-" + strconv.Itoa(w*each+i))
-						id, err := a.insist(t, r)
+						id, err := a.insist(t.Context(), r)
 						if err != nil {
 							failures <- err
 							return

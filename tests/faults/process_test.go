@@ -49,7 +49,7 @@ func TestKilledProcessLeavesWholeJobs(t *testing.T) {
 				done.Go(func() {
 					for i := 0; ; i++ {
 						r := sendMail("request-" + strconv.Itoa(w) + "-" + strconv.Itoa(i))
-						got, err := a.send(t, http.MethodPost, "/ai/execute", r)
+						got, err := a.send(t.Context(), http.MethodPost, "/ai/execute", r)
 						if err != nil {
 							return // the process is dead
 						}
@@ -106,10 +106,10 @@ func TestStoppedProcessAnswersWhatItBegan(t *testing.T) {
 			for i := range requests {
 				done.Go(func() {
 					if i%3 == 0 {
-						got[i], errs[i] = a.send(t, http.MethodGet, "/ai/jobs/"+kept.jobID, nil)
+						got[i], errs[i] = a.send(t.Context(), http.MethodGet, "/ai/jobs/"+kept.jobID, nil)
 						return
 					}
-					got[i], errs[i] = a.send(t, http.MethodPost, "/ai/execute", sendMail("request-"+strconv.Itoa(i)))
+					got[i], errs[i] = a.send(t.Context(), http.MethodPost, "/ai/execute", sendMail("request-"+strconv.Itoa(i)))
 				})
 			}
 			require.Eventually(t, func() bool { return hold.Times() >= requests }, patience, pollInterval)
@@ -158,7 +158,7 @@ func TestStoppedProcessDoesNotWaitForever(t *testing.T) {
 	defer hold.Release()
 	failed := make(chan error, 1)
 	go func() {
-		_, err := a.send(t, http.MethodPost, "/ai/execute", sendMail("request"))
+		_, err := a.send(t.Context(), http.MethodPost, "/ai/execute", sendMail("request"))
 		failed <- err
 	}()
 	awaitClosed(t, hold.Struck())

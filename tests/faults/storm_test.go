@@ -2,7 +2,6 @@ package faults_test
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -210,7 +209,7 @@ func TestSixtyFourAtOnceOverHTTP(t *testing.T) {
 	for g := range 25 {
 		r := sendMail("group-" + strconv.Itoa(g))
 		got, errs := make([]answer, callers), make([]error, callers)
-		atOnce(callers, func(i int) { got[i], errs[i] = apis[i%len(apis)].send(t, http.MethodPost, "/ai/execute", r) })
+		atOnce(callers, func(i int) { got[i], errs[i] = apis[i%len(apis)].send(t.Context(), http.MethodPost, "/ai/execute", r) })
 		firsts := 0
 		for i := range got {
 			require.NoError(t, errs[i])
@@ -418,7 +417,7 @@ func TestRepeatedExecutesWhileJobsAreDeleted(t *testing.T) {
 			}
 			require.ElementsMatch(t, queued, s.queue(t))
 			for _, key := range s.keys(t, "ai:job") {
-				require.NotEmpty(t, s.hash(t, key)["job_id"], fmt.Sprintf("partial hash %s", key))
+				require.NotEmpty(t, s.hash(t, key)["job_id"], "partial hash %s", key)
 			}
 		})
 	}

@@ -4,6 +4,7 @@ package faults_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"io"
@@ -223,22 +224,25 @@ func newAPI(t *testing.T, url, token string) api {
 	return api{url: url, token: token, http: &http.Client{Transport: transport, Timeout: patience}}
 }
 
-// send gives the error of a request that was not answered.
-func (a api) send(t *testing.T, method, path string, body any) (answer, error) {
-	t.Helper()
+// send gives the error of a request that was not answered. It may be called beside the test's goroutine.
+func (a api) send(ctx context.Context, method, path string, body any) (answer, error) {
 	var content bytes.Buffer
 	if body != nil {
-		require.NoError(t, json.NewEncoder(&content).Encode(body))
+		if err := json.NewEncoder(&content).Encode(body); err != nil {
+			return answer{}, err
+		}
 	}
-	req, err := http.NewRequestWithContext(t.Context(), method, a.url+path, &content)
-	require.NoError(t, err)
+	req, err := http.NewRequestWithContext(ctx, method, a.url+path, &content)
+	if err != nil {
+		return answer{}, err
+	}
 	req.Header.Set("Authorization", "Bearer "+a.token)
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	res, err := a.http.Do(req)
 	if err != nil {
-		return answer{}, err //nolint:wrapcheck // looked at by tests
+		return answer{}, err
 	}
 	defer res.Body.Close() //nolint:errcheck // only read from
 	out := answer{
@@ -246,21 +250,21 @@ func (a api) send(t *testing.T, method, path string, body any) (answer, error) {
 		replayed: res.Header.Get("Idempotency-Replayed") == "true",
 	}
 	if out.body, err = io.ReadAll(res.Body); err != nil {
-		return answer{}, err //nolint:wrapcheck // looked at by tests
+		return answer{}, err
 	}
 	var known struct {
 		JobID string `json:"job_id"`
 		Code  string `json:"code"`
 	}
-	require.NoError(t, json.Unmarshal(out.body, &known), "%s", out.body)
+	err = json.Unmarshal(out.body, &known)
 	out.jobID, out.code = known.JobID, known.Code
-	return out, nil
+	return out, err
 }
 
 // ask fails the test where no answer comes.
 func (a api) ask(t *testing.T, method, path string, body any) answer {
 	t.Helper()
-	got, err := a.send(t, method, path, body)
+	got, err := a.send(t.Context(), method, path, body)
 	require.NoError(t, err)
 	return got
 }
@@ -497,17 +501,17 @@ func requireLost(t *testing.T, err error) {
 // nobody is an observer that keeps nothing.
 type nobody struct{}
 
-func (nobody) JobRead(workspace.ID, job.ID, job.Copy)              {}
-func (nobody) JobsListed(workspace.ID, job.ListPath, int)          {}
-func (nobody) EnqueueFailed(workspace.ID, fault.Kind)              {}
-func (nobody) DualWritten(workspace.ID, bool)                      {}
-func (nobody) StaleCopyRead(workspace.ID)                          {}
-func (nobody) WorkspaceMismatch(request, stored workspace.ID)      {}
-func (nobody) OtherWorkspaceRequested(request, given workspace.ID) {}
-func (nobody) IsolationBreach(workspace.ID)                        {}
-func (nobody) IDCollision(workspace.ID)                            {}
-func (nobody) WrongTypeRead(workspace.ID)                          {}
-func (nobody) RecordInvalid(workspace.ID)                          {}
+func (nobody) JobRead(workspace.ID, job.ID, job.Copy)     {}
+func (nobody) JobsListed(workspace.ID, job.ListPath, int) {}
+func (nobody) EnqueueFailed(workspace.ID, fault.Kind)     {}
+func (nobody) DualWritten(workspace.ID, bool)             {}
+func (nobody) StaleCopyRead(workspace.ID)                 {}
+func (nobody) WorkspaceMismatch(_, _ workspace.ID)        {}
+func (nobody) OtherWorkspaceRequested(_, _ workspace.ID)  {}
+func (nobody) IsolationBreach(workspace.ID)               {}
+func (nobody) IDCollision(workspace.ID)                   {}
+func (nobody) WrongTypeRead(workspace.ID)                 {}
+func (nobody) RecordInvalid(workspace.ID)                 {}
 
 // with gives a copy of fields with others over it; an empty value removes the field.
 func with(fields, over map[string]string) map[string]string {

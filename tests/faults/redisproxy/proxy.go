@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -184,7 +185,8 @@ func (p *Proxy) exchangeOf(command string) exchange {
 		return exchange{counted: true}
 	}
 	f.seen++
-	if f.seen != f.plan.Command && !(f.plan.Repeat && f.seen%f.plan.Command == 0) {
+	struck := f.seen == f.plan.Command || f.plan.Repeat && f.seen%f.plan.Command == 0
+	if !struck {
 		return exchange{counted: true}
 	}
 	f.times++
@@ -295,20 +297,20 @@ func (p *Proxy) passCommands(client, server net.Conn, waiting chan<- exchange) {
 // awaitClient waits until the client ends its side, false, or the channel is closed, true. A client that waits for a
 // reply sends nothing meanwhile.
 func awaitClient(client net.Conn, released <-chan struct{}) bool {
-	left := make(chan error, 1)
+	left := make(chan struct{})
+	var readErr error
 	go func() {
-		_, err := client.Read(make([]byte, 1))
-		left <- err
+		defer close(left)
+		_, readErr = client.Read(make([]byte, 1))
 	}()
 	select {
 	case <-left:
 		return false
 	case <-released:
 		_ = client.SetReadDeadline(time.Unix(1, 0)) // ends the read above
-		var timeout net.Error
-		still := errors.As(<-left, &timeout) && timeout.Timeout()
+		<-left
 		_ = client.SetReadDeadline(time.Time{})
-		return still
+		return errors.Is(readErr, os.ErrDeadlineExceeded)
 	}
 }
 

@@ -37,11 +37,25 @@ func TestProxyPassesEveryKindOfReply(t *testing.T) {
 	big := strings.Repeat("x", 1<<20) + "\r\n$5\r\nhello\r\n"
 	require.NoError(t, direct.HSet(ctx, "h", "a", big, "b", "").Err())
 	for _, command := range [][]any{
-		{"PING"}, {"GET", "none"}, {"HGETALL", "h"}, {"HMGET", "h", "a", "none"}, {"SET", "s", big}, {"INCR", "n"},
-		{"SADD", "set", "m"}, {"SMEMBERS", "set"}, {"ZADD", "z", "1.5", "m"}, {"ZRANGE", "z", "0", "-1", "WITHSCORES"},
-		{"DEBUG", "PROTOCOL", "true"}, {"DEBUG", "PROTOCOL", "double"}, {"DEBUG", "PROTOCOL", "null"},
-		{"DEBUG", "PROTOCOL", "map"}, {"DEBUG", "PROTOCOL", "bignum"}, {"DEBUG", "PROTOCOL", "verbatim"},
-		{"EVAL", "return {1, {'a', {}}, redis.error_reply('no')}", "0"}, {"NO-SUCH-COMMAND"}, {"LRANGE", "none", "0", "-1"},
+		{"PING"},
+		{"GET", "none"},
+		{"HGETALL", "h"},
+		{"HMGET", "h", "a", "none"},
+		{"SET", "s", big},
+		{"INCR", "n"},
+		{"SADD", "set", "m"},
+		{"SMEMBERS", "set"},
+		{"ZADD", "z", "1.5", "m"},
+		{"ZRANGE", "z", "0", "-1", "WITHSCORES"},
+		{"DEBUG", "PROTOCOL", "true"},
+		{"DEBUG", "PROTOCOL", "double"},
+		{"DEBUG", "PROTOCOL", "null"},
+		{"DEBUG", "PROTOCOL", "map"},
+		{"DEBUG", "PROTOCOL", "bignum"},
+		{"DEBUG", "PROTOCOL", "verbatim"},
+		{"EVAL", "return {1, {'a', {}}, redis.error_reply('no')}", "0"},
+		{"NO-SUCH-COMMAND"},
+		{"LRANGE", "none", "0", "-1"},
 	} {
 		want, wantErr := direct.Do(ctx, command...).Result()
 		got, err := through.Do(ctx, command...).Result()
@@ -82,10 +96,9 @@ func TestProxyStrikesWhereItWasTold(t *testing.T) {
 				require.NoError(t, rdb.Get(t.Context(), "k").Err(), "the first command is not struck")
 				err := rdb.Set(t.Context(), "k", "after", 0).Err()
 				await(t, fault.Over())
-				switch {
-				case point == redisproxy.AfterReply:
+				if point == redisproxy.AfterReply {
 					require.NoError(t, err)
-				default:
+				} else {
 					require.True(t, errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET), "%v", err)
 				}
 				want := map[bool]string{false: "before", true: "after"}[executed[point]]

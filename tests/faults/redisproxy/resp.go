@@ -31,7 +31,7 @@ func readFrame(r *bufio.Reader) (frame, error) {
 func (f *frame) read(r *bufio.Reader) error {
 	line, err := r.ReadBytes('\n')
 	if err != nil {
-		return err //nolint:wrapcheck // io.EOF means that the other side ended
+		return err // io.EOF: the other side ended between two frames
 	}
 	f.raw = append(f.raw, line...)
 	if len(line) < 3 || line[len(line)-2] != '\r' {
