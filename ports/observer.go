@@ -21,7 +21,8 @@ type Observer interface {
 	DualWritten(ws workspace.ID, ok bool)
 	// StaleCopyRead: a read served one of two differing copies.
 	StaleCopyRead(ws workspace.ID)
-	// WorkspaceMismatch: a read by id met a record of another workspace.
+	// WorkspaceMismatch: a read by id met a record of another workspace. It is told with the zero ID, which is none to
+	// count, where the read met nobody's: so that both misses cost the same.
 	WorkspaceMismatch(request, stored workspace.ID)
 	// OtherWorkspaceRequested: a client named another workspace than its own and was refused.
 	OtherWorkspaceRequested(request, given workspace.ID)

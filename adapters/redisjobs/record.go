@@ -2,6 +2,7 @@ package redisjobs
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/relay-jobs/relay/core/fault"
@@ -69,8 +70,12 @@ func parseRev(s string) int64 {
 // head is the part of a copy that is read before its body: whose it is and how fresh.
 type head struct {
 	id, workspace string
-	version       job.Version
+	stamps        stamps
 }
+
+// stamps are the texts of a version. Of equal texts the versions are equal: only where they differ is it worth the
+// while to read them, and of another workspace's copy never.
+type stamps struct{ rev, status, enqueued, started, finished string }
 
 // headFields are read together by HMGET, in the order that headOf takes them in.
 func headFields() []string {
@@ -83,23 +88,34 @@ func headOf(values []any) head {
 		s, _ := values[i].(string) // nil for an absent field
 		return s
 	}
-	return head{
-		id: text(0), workspace: text(1),
-		version: versionOf(text(2), text(3), text(4), text(5), text(6)),
+	return head{id: text(0), workspace: text(1), stamps: stamps{text(2), text(3), text(4), text(5), text(6)}}
+}
+
+// readStandIn does for an id that nobody holds what another workspace's copy costs beyond finding none, so that a caller
+// cannot tell the two apart by time: it makes texts like those of a copy, as the client library does when it reads
+// them, and judges them. How often was found by measuring; `make bench` shows whether it is still right. The result
+// is for the caller to keep until it answers, so that the work is not optimized away.
+func readStandIn(ws workspace.ID, id job.ID) (values []any) {
+	for range 3 {
+		values = make([]any, 0, 7)
+		for _, text := range [...]string{id.String(), "workspace", "1", string(job.Pending), job.TimeLayout} {
+			values = append(values, strings.Clone(text))
+		}
+		headOf(values[:7]).inOld(ws, id)
 	}
+	return values
 }
 
 func headOfHash(hash map[string]string) head {
-	return head{
-		id: hash[fieldID], workspace: hash[fieldWorkspace],
-		version: versionOf(hash[fieldRev], hash[fieldStatus], hash[fieldEnqueuedAt], hash[fieldStartedAt], hash[fieldFinishedAt]),
-	}
+	return head{id: hash[fieldID], workspace: hash[fieldWorkspace], stamps: stamps{
+		hash[fieldRev], hash[fieldStatus], hash[fieldEnqueuedAt], hash[fieldStartedAt], hash[fieldFinishedAt],
+	}}
 }
 
-func versionOf(rev, status, enqueued, started, finished string) job.Version {
+func (s stamps) version() job.Version {
 	return job.Version{
-		Rev: parseRev(rev), Status: job.Status(status),
-		Enqueued: micros(enqueued), Started: micros(started), Finished: micros(finished),
+		Rev: parseRev(s.rev), Status: job.Status(s.status),
+		Enqueued: micros(s.enqueued), Started: micros(s.started), Finished: micros(s.finished),
 	}
 }
 

@@ -224,9 +224,7 @@ func (r *Repository) Get(ctx context.Context, ws workspace.ID, id job.ID) (job.J
 		r.observer.RecordInvalid(ws)
 		return job.Job{}, fault.New(fault.Internal, fault.CodeRecordInvalid, "The stored job cannot be read")
 	case f.copy == job.CopyNone:
-		if !f.owner.IsZero() {
-			r.observer.WorkspaceMismatch(ws, f.owner)
-		}
+		r.observer.WorkspaceMismatch(ws, f.owner)
 		return job.Job{}, job.ErrNotFound()
 	}
 	return f.job, nil
@@ -238,6 +236,7 @@ type fetched struct {
 	copy    job.Copy     // CopyNone: nothing that the workspace may see
 	invalid bool         // a whole record that cannot be decoded
 	owner   workspace.ID // the other workspace that holds the id in the old schema, where nothing is served
+	standIn []any        // what was read in the place of an old copy that is not there
 }
 
 // fetch reads jobs through the read plan, pipelined: in one trip the new copies and the heads of the old ones, in a
@@ -291,15 +290,21 @@ func (r *Repository) fetchHeads(
 		switch {
 		case hash == nil && oldOwnership != mine:
 			out[i].owner = owner
+			if r.phase.ReadsOld() && oldOwnership == vacant {
+				out[i].standIn = readStandIn(ws, ids[i])
+			}
 		case hash == nil:
 			fromOld = append(fromOld, i)
 		case oldOwnership != mine:
 			out[i].serve(ws, ids[i], hash, job.CopyNew)
+		case old.stamps == newHead.stamps:
+			out[i].serve(ws, ids[i], hash, job.CopyNew)
 		default:
-			if old.version != newHead.version {
+			oldVersion, newVersion := old.stamps.version(), newHead.stamps.version()
+			if oldVersion != newVersion {
 				r.observer.StaleCopyRead(ws)
 			}
-			if job.Fresher(old.version, newHead.version) == job.CopyOld {
+			if job.Fresher(oldVersion, newVersion) == job.CopyOld {
 				fromOld = append(fromOld, i)
 			} else {
 				out[i].serve(ws, ids[i], hash, job.CopyNew)

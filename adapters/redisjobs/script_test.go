@@ -314,7 +314,7 @@ func requireSameFreshness(t require.TestingT, rdb *redis.Client, pairs [][2]copy
 }
 
 func (c copyText) version() job.Version {
-	return versionOf(c.rev, c.status, c.enqueued, c.started, c.finished)
+	return stamps(c).version()
 }
 
 func storedTimes() []string {

@@ -93,13 +93,17 @@ func (o *Observer) DualWritten(ws workspace.ID, ok bool) {
 // StaleCopyRead counts the read.
 func (o *Observer) StaleCopyRead(ws workspace.ID) { o.metrics.workspaces.of(ws).stale.Inc() }
 
-// WorkspaceMismatch leaves the event to the next drain: it wakes nobody and allocates nothing, so that the answer to
-// the request comes no later than that for an absent job.
+// WorkspaceMismatch leaves the event to the next drain: it wakes nobody and allocates nothing. A miss that met nobody's
+// record is written down like one that did, and forgotten: the answers to both come equally soon.
 func (o *Observer) WorkspaceMismatch(request, stored workspace.ID) {
 	o.mu.Lock()
+	met := !stored.IsZero()
 	if len(o.waiting) < cap(o.waiting) {
-		o.waiting = append(o.waiting, mismatch{request, stored})
-	} else {
+		waiting := append(o.waiting, mismatch{request, stored})
+		if met {
+			o.waiting = waiting
+		}
+	} else if met {
 		o.dropped++
 	}
 	o.mu.Unlock()

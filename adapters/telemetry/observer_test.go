@@ -174,6 +174,7 @@ func TestLogHasTheAuditTrail(t *testing.T) {
 	o.JobRead(acme, jobID(t, "quiet"), job.CopyNew)
 	o.OtherWorkspaceRequested(acme, globex)
 	o.WorkspaceMismatch(acme, globex)
+	o.WorkspaceMismatch(acme, workspace.ID{}) // a miss that met nobody's record
 	o.EnqueueFailed(acme, fault.Unavailable)
 
 	lines := log()

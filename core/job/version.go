@@ -1,9 +1,6 @@
 package job
 
-import (
-	"regexp"
-	"time"
-)
+import "time"
 
 // Version is what decides which of two copies of a job is fresher, and shows most differences between them without
 // reading their bodies. Times are microseconds since 1970, 0 where absent or not parsable.
@@ -39,12 +36,10 @@ func Fresher(old, new Version) Copy { //nolint:revive // new and old are the nam
 // TimeLayout is the form in which times are stored: UTC with six digits and a numeric offset.
 const TimeLayout = "2006-01-02T15:04:05.000000-07:00"
 
-var storedTime = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
-
 // ParseTime reads a stored time; what is none, or is none with a year of four digits in UTC, is the zero time. Parts of
 // a microsecond are cut off.
 func ParseTime(s string) time.Time {
-	if !storedTime.MatchString(s) {
+	if !hasTimeForm(s) {
 		return time.Time{}
 	}
 	t, err := time.Parse(time.RFC3339Nano, s)
@@ -54,3 +49,42 @@ func ParseTime(s string) time.Time {
 	}
 	return t
 }
+
+// hasTimeForm tells whether s is YYYY-MM-DDThh:mm:ss, a dot with one to nine digits or nothing, and Z or ±hh:mm with an
+// offset that a clock can show. What a month or an hour may be is left to time.Parse, which takes more forms than this.
+func hasTimeForm(s string) bool {
+	const form = "0000-00-00T00:00:00"
+	if len(s) <= len(form) || !hasForm(s[:len(form)], form) {
+		return false
+	}
+	rest := s[len(form):]
+	if rest[0] == '.' {
+		digits := 0
+		for digits < len(rest)-1 && isDigit(rest[1+digits]) {
+			digits++
+		}
+		if digits < 1 || digits > 9 {
+			return false
+		}
+		rest = rest[1+digits:]
+	}
+	if rest == "Z" {
+		return true
+	}
+	return (hasForm(rest, "+00:00") || hasForm(rest, "-00:00")) && rest[1:3] <= "23" && rest[4] <= '5'
+}
+
+// hasForm tells whether s is form with any digits in the place of its zeros.
+func hasForm(s, form string) bool {
+	if len(s) != len(form) {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] != form[i] && (form[i] != '0' || !isDigit(s[i])) {
+			return false
+		}
+	}
+	return true
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }

@@ -99,7 +99,7 @@ func (b *measuring) tellApart(ctx context.Context, addr string, of rankTest) (fl
 	}
 	defer c.close()
 
-	random := rand.New(rand.NewPCG(1, uint64(of.size))) //nolint:gosec // an order, no secret
+	random := rand.New(rand.NewPCG(1, uint64(of.size)))
 	warmUp := of.requests / 20
 	timings := make([]timing, 0, warmUp+of.requests)
 	for n := range cap(timings) {

@@ -179,7 +179,7 @@ func write(digits []byte, number uint64) {
 func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
-		return ctx.Err() //nolint:wrapcheck // joined with its cause
+		return ctx.Err()
 	case <-time.After(d):
 		return nil
 	}

@@ -208,7 +208,7 @@ func (b *measuring) compare(
 
 // empty makes both sides start from an empty keyspace.
 func (b *measuring) empty(ctx context.Context) error {
-	return b.rdb.FlushAll(ctx).Err() //nolint:wrapcheck // names the command
+	return b.rdb.FlushAll(ctx).Err()
 }
 
 // paramsOf is an object of a length.

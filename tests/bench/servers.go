@@ -46,7 +46,6 @@ func newStand(ctx context.Context) (_ *stand, err error) {
 		return nil, fmt.Errorf("folder: %w", err)
 	}
 	for name, pkg := range map[string]string{"relay": "app/relay", "peer": "tests/bench/peer"} {
-		//nolint:gosec // fixed arguments
 		build := exec.CommandContext(ctx, "go", "build", "-o", s.path(name), "github.com/relay-jobs/relay/"+pkg)
 		if out, err := build.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
@@ -58,7 +57,7 @@ func newStand(ctx context.Context) (_ *stand, err error) {
 	if s.redis, err = redisserver.Run(ctx); err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
-	peer := exec.CommandContext(ctx, s.path("peer"), s.redis.Addr) //nolint:gosec // built above
+	peer := exec.CommandContext(ctx, s.path("peer"), s.redis.Addr)
 	peer.Stderr = os.Stderr
 	out, err := peer.StdoutPipe()
 	if err != nil {
@@ -157,7 +156,7 @@ func (s *stand) startRelay(ctx context.Context, phase migration.Phase) (service,
 	defer log.Close() //nolint:errcheck // the process has its own
 	word := map[bool]string{true: "on", false: "off"}
 	flags := phase.Flags()
-	cmd := exec.CommandContext(ctx, s.path("relay"), "serve") //nolint:gosec // built above
+	cmd := exec.CommandContext(ctx, s.path("relay"), "serve")
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = []string{
 		"RELAY_HTTP_ADDR=127.0.0.1:0", "RELAY_ADMIN_ADDR=127.0.0.1:0",

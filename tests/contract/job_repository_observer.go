@@ -63,7 +63,11 @@ func (e *jobEvents) DualWritten(ws workspace.ID, ok bool) {
 
 func (e *jobEvents) StaleCopyRead(ws workspace.ID) { e.add(jobEvent{name: "StaleCopyRead", ws: ws}) }
 
+// WorkspaceMismatch notes those that are any: a storage may tell of a miss that met nobody's record too.
 func (e *jobEvents) WorkspaceMismatch(request, stored workspace.ID) {
+	if stored.IsZero() {
+		return
+	}
 	e.add(jobEvent{name: "WorkspaceMismatch", ws: request, other: stored})
 }
 
