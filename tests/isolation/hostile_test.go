@@ -21,18 +21,8 @@ import (
 // canary is in every hostile input that can hold it. No answer and no log line may.
 const canary = "canary7f3c"
 
-// bytesOf sends bytes as they are on a connection of its own, and reads one answer.
-func bytesOf(t *testing.T, s *service, text string) answer {
-	t.Helper()
-	resp, whole := exchange(t, s, text)
-	require.NotContains(t, whole, canary)
-	_, body, ok := strings.Cut(whole, "\r\n\r\n")
-	require.True(t, ok)
-	return answer{method: resp.Request.Method, status: resp.StatusCode, header: resp.Header, body: body}
-}
-
-// exchange gives one answer, parsed and as its bytes. It asks the server to close the connection afterwards.
-func exchange(t *testing.T, s *service, text string) (*http.Response, string) {
+// exchange sends bytes as they are on a connection of its own, and gives one answer, parsed and as its bytes.
+func exchange(t *testing.T, s *service, text string) (a answer, whole string) {
 	t.Helper()
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.base, "http://"))
 	require.NoError(t, err)
@@ -40,13 +30,14 @@ func exchange(t *testing.T, s *service, text string) (*http.Response, string) {
 	require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
 	go func() { _, _ = io.WriteString(conn, text) }() // the server may answer and close before it read all
 	method, _, _ := strings.Cut(text, " ")
-	var whole strings.Builder
-	resp, err := http.ReadResponse(bufio.NewReader(io.TeeReader(conn, &whole)), &http.Request{Method: method})
+	var read strings.Builder
+	resp, err := http.ReadResponse(bufio.NewReader(io.TeeReader(conn, &read)), &http.Request{Method: method})
 	require.NoError(t, err, "%.200s", text)
 	defer resp.Body.Close() //nolint:errcheck // only read from
-	_, err = io.Copy(io.Discard, resp.Body)
+	body, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
-	return resp, whole.String()
+	require.NotContains(t, read.String(), canary)
+	return answer{method: method, status: resp.StatusCode, header: resp.Header, body: string(body)}, read.String()
 }
 
 // raw writes a request with a good credential; headers are whole lines.
@@ -264,7 +255,7 @@ func TestHostileInput(t *testing.T) {
 			s := &service{redis: redis, tokens: map[string]string{acme: keys.Token(t, acme), acmeEU: keys.Token(t, acmeEU)}}
 			s.world = &world{rdb: redis.Client(t)}
 			secret := randomText(t)
-			s.server = harness.Start(t, harness.Environment(phases(t)[3].env, map[string]string{
+			s.server = harness.Start(t, harness.Environment(phaseNamed(t, "dual write").env, map[string]string{
 				"REDIS_URL": "redis://relay:" + password + "@" + redis.Addr + "/0", "RELAY_API_KEYS_FILE": keys.Path,
 				"RELAY_LOG_LEVEL": level, "RELAY_JWT_ALGORITHMS": "HS256", "RELAY_JWT_ISSUER": issuer,
 				"RELAY_JWT_AUDIENCE": audience, "RELAY_JWT_SECRET": secret, "RELAY_REDIS_DIAL_TIMEOUT": "200ms",
@@ -288,14 +279,14 @@ func TestHostileInput(t *testing.T) {
 func (s *service) refuseHostileInput(t *testing.T) {
 	t.Helper()
 	requireServed := func(text string) {
-		a := bytesOf(t, s, text)
+		a, _ := exchange(t, s, text)
 		require.Equal(t, http.StatusOK, a.status, a.body)
 	}
 	requireServed(s.rawGet("/ai/jobs"))
 	before := s.digest(t)
 	commands := s.commands(t)
 	refused := func(text string) answer {
-		a := bytesOf(t, s, text)
+		a, _ := exchange(t, s, text)
 		now := s.commands(t)
 		require.Equal(t, commands+1, now, "%.300s reached Redis", text)
 		commands = now
@@ -325,7 +316,7 @@ func (s *service) refuseHostileInput(t *testing.T) {
 	require.Equal(t, before, s.digest(t))
 
 	for name, text := range s.tolerated() {
-		a := bytesOf(t, s, text)
+		a, _ := exchange(t, s, text)
 		require.Equal(t, http.StatusOK, a.status, name)
 		a.requireWellFormed(t, "")
 	}

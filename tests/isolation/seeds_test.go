@@ -254,7 +254,7 @@ func TestWorkspaceIsolationAcrossAllEndpoints(t *testing.T) {
 	})
 }
 
-// fresh gives the two copies of a job, of which one is fresher by its rev. Their results tell them apart.
+// twoCopies gives the copies of one job, of which the one with the higher rev is fresher. Results tell them apart.
 func twoCopies(id string, oldRev, newRev int) (inOld, inNew stored) {
 	copyOf := func(schema string, rev int) stored {
 		return stored{schema: schema, workspace: acme, id: id, changes: map[string]string{

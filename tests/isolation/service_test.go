@@ -22,13 +22,11 @@ type service struct {
 	tokens map[string]string
 }
 
-// serve starts a server on an empty Redis, until the test ends.
+// serve starts a server on an empty Redis, until the test ends. What it logged is looked through then.
 func serve(t *testing.T, phaseName string, more map[string]string) *service {
 	t.Helper()
-	i := slices.IndexFunc(phases(t), func(p phase) bool { return p.name == phaseName })
-	require.GreaterOrEqual(t, i, 0, phaseName)
 	s := &service{redis: redisserver.Start(t), tokens: map[string]string{}}
-	s.world = &world{rdb: s.redis.Client(t), phase: phases(t)[i]}
+	s.world = &world{rdb: s.redis.Client(t), phase: phaseNamed(t, phaseName)}
 	keys := harness.NewKeys(t)
 	for _, ws := range append(tenants(), stranger) {
 		s.tokens[ws] = keys.Token(t, ws)
@@ -37,6 +35,17 @@ func serve(t *testing.T, phaseName string, more map[string]string) *service {
 		"REDIS_URL": s.redis.URL(), "RELAY_API_KEYS_FILE": keys.Path,
 	}, more))
 	s.caller = newCaller(t, s.server.URL)
+	t.Cleanup(func() {
+		if t.Failed() {
+			return
+		}
+		require.Zero(t, s.server.Stop(t))
+		secrets := []string{contentMark(acme), contentMark(acmeEU), requestMark()}
+		for _, token := range s.tokens {
+			secrets = append(secrets, token)
+		}
+		requireCleanLog(t, s.server.Log.String(), secrets)
+	})
 	return s
 }
 
@@ -131,7 +140,7 @@ func (s *service) walk(t *testing.T, ws string, limit int, query ...string) (ids
 	return nil, nil
 }
 
-// dump is all that Redis holds.
+// everything is all that Redis holds.
 func (s *service) everything(t *testing.T) redisserver.Keyspace {
 	t.Helper()
 	return redisserver.Dump(t, s.rdb, "*")

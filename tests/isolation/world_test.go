@@ -69,6 +69,14 @@ func phases(tb testing.TB) []phase {
 	return all
 }
 
+func phaseNamed(tb testing.TB, name string) phase {
+	tb.Helper()
+	all := phases(tb)
+	i := slices.IndexFunc(all, func(p phase) bool { return p.name == name })
+	require.GreaterOrEqual(tb, i, 0, name)
+	return all[i]
+}
+
 // mark is a text that occurs nowhere else, and that holds no workspace's name.
 func mark(what, workspace string) string {
 	sum := sha256.Sum256([]byte(what + " of " + workspace))
