@@ -82,10 +82,7 @@ func (r *Repository) startWalk(ws workspace.ID, q job.Query) (*walk, error) {
 	switch {
 	case r.phase.ReadsNew() && (newPos != 0 || oldPos == 0 || oldPos == noOldWalk):
 		w.inNew, w.pos, w.oldPos = true, newPos, oldPos
-		switch {
-		case r.phase.ReadsOld() && oldPos == noOldWalk:
-			w.oldPos = 0 // it gives some jobs again rather than miss one
-		case !r.phase.ReadsOld() && q.Cursor.IsZero():
+		if q.Cursor.IsZero() && !r.phase.ReadsOld() {
 			w.oldPos = noOldWalk
 		}
 	default:

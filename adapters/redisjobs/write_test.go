@@ -435,6 +435,23 @@ func TestEnqueuedHashIsThePredecessors(t *testing.T) {
 	}
 }
 
+// TestUnknownStatusIsNeverMoved: also where it reads like some that are known.
+func TestUnknownStatusIsNeverMoved(t *testing.T) {
+	rdb := redisserver.Start(t).Client(t)
+	for _, phase := range migration.Phases() {
+		for _, status := range []string{"running,pending", "pending,running", ",", "", "paused", "Pending", "pending ", "\xff"} {
+			put(t, rdb, theOldKey, stored{hash: whole("status", status)})
+			put(t, rdb, theNewKey, stored{hash: whole("status", status)})
+			before := redisserver.Dump(t, rdb, "*")
+			for _, to := range job.Statuses() {
+				err := repositoryOf(rdb, phase).Move(t.Context(), acme(t), jobID(t, theID), job.Move{To: to})
+				require.Equal(t, fault.Conflict, fault.KindOf(err), "%q to %s: %v", status, to, err)
+			}
+			require.Equal(t, before, redisserver.Dump(t, rdb, "*"))
+		}
+	}
+}
+
 // TestMoveOfExpiredCopies: a copy that expired is absent, and no write brings it back.
 func TestMoveOfExpiredCopies(t *testing.T) {
 	for _, phase := range migration.Phases() {
