@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/relay-jobs/relay/core/access"
+	"github.com/relay-jobs/relay/core/fault"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/workspace"
 	"github.com/relay-jobs/relay/ports"
@@ -22,7 +23,8 @@ type ListJobsInput struct {
 	Query job.Query
 }
 
-// Do returns the page without whatever in it is not the caller's or not asked for.
+// Do returns the page without whatever in it is not the caller's or not asked for. A page over the query's limit is
+// fault.Internal: cut to size, it would skip the jobs between its end and its next cursor.
 func (u ListJobs) Do(ctx context.Context, credential string, input func() (ListJobsInput, error)) (job.Page, error) {
 	caller, err := u.authorize(ctx, credential, access.ScopeJobsRead)
 	if err != nil {
@@ -39,9 +41,13 @@ func (u ListJobs) Do(ctx context.Context, credential string, input func() (ListJ
 	if err != nil {
 		return job.Page{}, err //nolint:wrapcheck // already a fault
 	}
+	given := len(page.Jobs)
 	page.Jobs = slices.DeleteFunc(page.Jobs, func(j job.Job) bool {
 		return !u.owned(caller, j) || !in.Query.Matches(j)
 	})
+	if given > in.Query.Limit {
+		return job.Page{}, fault.New(fault.Internal, fault.CodeInternal, "more jobs than were asked for")
+	}
 	u.Observer.JobsListed(caller.Workspace, page.ReadPath, len(page.Jobs))
 	return page, nil
 }

@@ -79,3 +79,29 @@ func TestListJobsDropsWhatIsNotTheCallers(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, job.Page{Jobs: []job.Job{mine, another}, Next: next, ReadPath: job.ListMixed}, page)
 }
+
+func TestListJobsRefusesMoreThanWasAskedFor(t *testing.T) {
+	r := newRig(t)
+	query := job.Query{Limit: 2}
+	list := func(jobs ...job.Job) (job.Page, error) {
+		r.authenticates()
+		r.jobs.EXPECT().List(gomock.Any(), r.acme, query).Return(job.Page{Jobs: jobs, ReadPath: job.ListNew}, nil)
+		return usecase.ListJobs{Gate: r.gate(), Jobs: r.jobs}.
+			Do(t.Context(), proof, func() (usecase.ListJobsInput, error) { return usecase.ListJobsInput{Query: query}, nil })
+	}
+	mine, theirs := job.Job{ID: r.id, Workspace: r.acme}, job.Job{ID: r.id, Workspace: r.neighbour}
+
+	page, err := list(mine, mine, mine)
+	require.Equal(t, fault.Internal, fault.KindOf(err))
+	require.Zero(t, page)
+
+	r.observer.EXPECT().IsolationBreach(r.acme)
+	page, err = list(mine, mine, theirs)
+	require.Equal(t, fault.Internal, fault.KindOf(err), "what is dropped was given as well")
+	require.Zero(t, page)
+
+	r.observer.EXPECT().JobsListed(r.acme, job.ListNew, 2)
+	page, err = list(mine, mine)
+	require.NoError(t, err, "the control: as many as were asked for")
+	require.Len(t, page.Jobs, 2)
+}
