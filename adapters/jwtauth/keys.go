@@ -3,13 +3,13 @@ package jwtauth
 import (
 	"context"
 	"crypto/rsa"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/MicahParks/jwkset"
 	"github.com/MicahParks/keyfunc/v3"
+	"github.com/go-json-experiment/json"
 	"github.com/golang-jwt/jwt/v5"
 )
 
@@ -30,11 +30,15 @@ func (s keySet) find(ctx context.Context, t *jwt.Token) (any, error) {
 }
 
 // parseKeySet takes from a JWK Set the keys that verify signatures of the given algorithms. Others are left out, since
-// issuers publish theirs for encryption beside them; a set without any, or with one that is broken or weak, is refused.
+// issuers publish theirs for encryption beside them; a set with one that is broken or weak is refused. A set without
+// any, such as {"keys":[]}, is how an issuer revokes all: it is good, and has no key for anybody.
 func parseKeySet(content []byte, algorithms []string) (keySet, error) {
 	var jwks jwkset.JWKSMarshal
 	if err := json.Unmarshal(content, &jwks); err != nil {
 		return nil, errors.New("not a JSON Web Key Set")
+	}
+	if jwks.Keys == nil {
+		return nil, errors.New("not a JSON Web Key Set: it has no list named keys")
 	}
 	storages := map[string]*jwkset.MemoryJWKSet{}
 	for i, m := range jwks.Keys {
@@ -64,9 +68,6 @@ func parseKeySet(content []byte, algorithms []string) (keySet, error) {
 			return nil, fmt.Errorf("keys for %s: %w", alg, err)
 		}
 		set[alg] = keys
-	}
-	if len(set) == 0 {
-		return nil, fmt.Errorf("no public key for any of %v", algorithms)
 	}
 	return set, nil
 }

@@ -63,16 +63,21 @@ func TestParseKeySet(t *testing.T) {
 		"of the future":          {jwks(t, m{"kty": "AKP", "alg": "ML-DSA-44", "pub": "x"}, edKey), all, []string{EdDSA}, ""},
 		"a secret":               {jwks(t, oct, edKey), append(all, HS256), []string{EdDSA}, ""},
 		"the private half":       {jwks(t, with(es, m{"d": b64(d)})), all, []string{ES256}, ""},
+		"all revoked":            {`{"keys": []}`, all, nil, ""},
+		"all but for encryption": {jwks(t, with(rs, m{"use": "enc"})), all, nil, ""},
+		"a secret alone":         {jwks(t, oct), all, nil, ""},
+		"not configured":         {jwks(t, rsKey), []string{ES256}, nil, ""},
 
 		"weak RSA":          {jwks(t, edKey, weak.jwk(t, nil)), all, nil, "keys[1]: an RSA key needs at least 2048 bits"},
 		"off the curve":     {jwks(t, with(es, m{"x": esKey["y"]})), all, nil, "keys[0]: "},
 		"no modulus":        {jwks(t, with(rs, m{"n": nil})), all, nil, "keys[0]: "},
 		"short Ed25519":     {jwks(t, with(ed, m{"x": "AAAA"})), all, nil, "keys[0]: "},
 		"no base64":         {jwks(t, with(ed, m{"x": "*"})), all, nil, "keys[0]: "},
-		"a secret alone":    {jwks(t, oct), all, nil, "no public key for any of [RS256 ES256 EdDSA]"},
-		"no key":            {jwks(t), all, nil, "no public key for any of"},
-		"no set":            {`{}`, all, nil, "no public key for any of"},
-		"not configured":    {jwks(t, rsKey), []string{ES256}, nil, "no public key for any of [ES256]"},
+		"no list":           {`{}`, all, nil, "it has no list named keys"},
+		"null for a list":   {`{"keys": null}`, all, nil, "it has no list named keys"},
+		"null":              {`null`, all, nil, "it has no list named keys"},
+		"in other case":     {`{"Keys": []}`, all, nil, "it has no list named keys"},
+		"two lists":         {`{"keys": [], "keys": []}`, all, nil, "not a JSON Web Key Set"},
 		"empty":             {``, all, nil, "not a JSON Web Key Set"},
 		"HTML":              {`<html>`, all, nil, "not a JSON Web Key Set"},
 		"cut short":         {jwks(t, rsKey)[:100], all, nil, "not a JSON Web Key Set"},
@@ -180,6 +185,41 @@ func TestFileIsFollowed(t *testing.T) {
 	require.Equal(t, 3, logs.FilterMessage("JWT keys taken over").Len(), "unchanged keys are not taken over again")
 }
 
+// An issuer that publishes no key any more has revoked all: their tokens are bad, and not the service unavailable.
+func TestEmptySetRevokesAll(t *testing.T) {
+	s := newSigner(t, EdDSA, "1")
+	server := newIssuer(t, text(jwks(t, s.jwk(t, nil))))
+	fromURL, fromFile := config(EdDSA), config(EdDSA)
+	fromURL.JWKSURL = server.URL
+	fromFile.JWKSFile = fileOf(t, jwks(t, s.jwk(t, nil)))
+	for name, c := range map[string]struct {
+		cfg     Config
+		publish func(content string)
+	}{
+		"URL": {fromURL, func(content string) { server.answers(text(content)) }},
+		"file": {fromFile, func(content string) {
+			require.NoError(t, os.Rename(fileOf(t, content), fromFile.JWKSFile))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := open(c.cfg, zap.NewNop(), noon, quick())
+			require.NoError(t, err)
+			defer p.Close()
+			eventually(t, "loaded", func() bool { return p.Check(t.Context()) == nil })
+			_, err = p.Authenticate(t.Context(), s.token(t, nil, nil))
+			require.NoError(t, err)
+
+			c.publish(`{"keys": []}`)
+			eventually(t, "revoked", func() bool {
+				_, err := p.Authenticate(t.Context(), s.token(t, nil, nil))
+				return err != nil
+			})
+			refused(t, p, s.token(t, nil, nil))
+			require.NoError(t, p.Check(t.Context()), "the keys are known: there are none")
+		})
+	}
+}
+
 // issuerServer publishes what it is told to, and counts.
 type issuerServer struct {
 	*httptest.Server
@@ -245,7 +285,7 @@ func TestURLThatAnswersLate(t *testing.T) {
 	require.NoError(t, err, "needs none of the keys that are missing")
 
 	for i, answer := range []http.HandlerFunc{
-		text("<html>"), text(jwks(t)), status(http.StatusNoContent),
+		text("<html>"), text(`{"keys": null}`), status(http.StatusNoContent),
 		text(strings.Repeat(" ", maxSetBytes+1)),
 		func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://keys.example/jwks", http.StatusFound)
