@@ -3,6 +3,7 @@ package jwtauth
 import (
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/go-json-experiment/json"
 	"github.com/golang-jwt/jwt/v5"
@@ -22,6 +23,9 @@ type claims struct {
 	Scopes    []string         `json:"scopes"`
 }
 
+// maxSubjectBytes bounds what every job of a token's bearer keeps.
+const maxSubjectBytes = 256
+
 // UnmarshalJSON refuses what the standard library lets pass: names given twice, of which the issuer may have meant
 // the other, names in another case, and invalid UTF-8.
 func (c *claims) UnmarshalJSON(data []byte) error {
@@ -29,10 +33,20 @@ func (c *claims) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, (*plain)(c)) //nolint:wrapcheck // golang-jwt wraps it
 }
 
-// principal is what the claims say. An issuer that fills both scope claims means both.
+// Validate implements jwt.ClaimsValidator. That the subject is UTF-8 is UnmarshalJSON's.
+func (c *claims) Validate() error {
+	if len(c.Subject) > maxSubjectBytes || strings.ContainsFunc(c.Subject, unicode.IsControl) {
+		return jwt.ErrTokenInvalidSubject
+	}
+	return nil
+}
+
+// principal is what the claims say. An issuer that fills both scope claims means both. In the text a space alone
+// separates (RFC 6749, 3.3): with any other white space in it, a name is one that matches nothing.
 func (c *claims) principal() access.Principal {
 	p := access.Principal{Workspace: c.Workspace, Actor: c.Subject}
-	for _, s := range append(strings.Fields(c.Scope), c.Scopes...) {
+	spaced := strings.FieldsFunc(c.Scope, func(r rune) bool { return r == ' ' })
+	for _, s := range append(spaced, c.Scopes...) {
 		p.Scopes = append(p.Scopes, access.Scope(s))
 	}
 	return p
