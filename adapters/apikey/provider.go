@@ -95,10 +95,7 @@ func (p *Provider) Authenticate(ctx context.Context, credential string) (access.
 	return principal, nil
 }
 
-// refuse keeps the reason for logs; every caller reads the same text.
-func refuse(reason string) error {
-	return fault.Wrap(errors.New(reason), fault.Unauthenticated, fault.CodeInvalidToken, "Invalid authentication token")
-}
+func refuse(reason string) error { return access.ErrUnproven(errors.New(reason)) }
 
 // follower takes over changes of a file. It reads all of it at each tick: the file is small, and neither time stamps
 // nor sizes tell every change, least of all with renames, links and mounted volumes.

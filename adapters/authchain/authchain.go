@@ -38,6 +38,5 @@ func (c *Chain) Authenticate(ctx context.Context, credential string) (access.Pri
 		}
 		reasons = append(reasons, err)
 	}
-	return access.Principal{}, fault.Wrap(errors.Join(reasons...), fault.Unauthenticated, fault.CodeInvalidToken,
-		"Invalid authentication token")
+	return access.Principal{}, access.ErrUnproven(errors.Join(reasons...))
 }

@@ -23,9 +23,7 @@ func TestNewRefusesNothingToAsk(t *testing.T) {
 
 func TestAuthenticate(t *testing.T) {
 	const whoever = "abcdef"
-	no := func(why string) error {
-		return fault.Wrap(errors.New(why), fault.Unauthenticated, fault.CodeInvalidToken, "Invalid authentication token")
-	}
+	no := func(why string) error { return access.ErrUnproven(errors.New(why)) }
 	down := fault.New(fault.Unavailable, fault.CodeAuthUnavailable, "down")
 	alice, bob := access.Principal{Actor: "alice"}, access.Principal{Actor: "bob"}
 	type answer struct {

@@ -28,6 +28,14 @@ const (
 	maxPointer = 256 // of a pointer in an answer
 )
 
+// The codes of what only a body of HTTP can be.
+const (
+	codeInvalidBody     = fault.Code(ErrorCodeInvalidBody)
+	codeIdempotencyKeys = fault.Code(ErrorCodeIdempotencyKeysDiffer)
+	codeBodyTooLarge    = fault.Code(ErrorCodeBodyTooLarge)
+	codeParamsTooLarge  = fault.Code(ErrorCodeParamsTooLarge)
+)
+
 // readExecute reads a whole request for an action.
 func readExecute(w http.ResponseWriter, r *http.Request) (usecase.ExecuteInput, error) {
 	if err := checkNoParameters(r); err != nil {
@@ -56,7 +64,7 @@ func readExecute(w http.ResponseWriter, r *http.Request) (usecase.ExecuteInput, 
 	case in.ClientRequestID.IsZero():
 		in.ClientRequestID = header
 	case !header.IsZero() && header != in.ClientRequestID:
-		return usecase.ExecuteInput{}, fault.BadInput(fault.CodeIdempotencyKeys,
+		return usecase.ExecuteInput{}, fault.BadInput(codeIdempotencyKeys,
 			"Idempotency-Key and client_request_id differ",
 			fault.Violation{Parameter: "Idempotency-Key", Detail: "is not equal to client_request_id"})
 	}
@@ -104,7 +112,7 @@ func idempotencyKey(h http.Header) (job.ClientRequestID, error) {
 const idempotencyRule = "is not 1 to 200 printable ASCII characters"
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	errTooLarge := fault.New(fault.TooLarge, fault.CodeBodyTooLarge, "The body is larger than 1 MiB")
+	errTooLarge := fault.New(fault.TooLarge, codeBodyTooLarge, "The body is larger than 1 MiB")
 	if r.ContentLength > maxBody {
 		return nil, errTooLarge
 	}
@@ -124,7 +132,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 }
 
 func badBody(pointer, detail string) error {
-	return fault.BadInput(fault.CodeInvalidBody, "Invalid body", fault.Violation{Pointer: pointer, Detail: detail})
+	return fault.BadInput(codeInvalidBody, "Invalid body", fault.Violation{Pointer: pointer, Detail: detail})
 }
 
 // decodeExecute reads exactly one JSON object in UTF-8 with no name given twice at any depth, and nothing in it but
@@ -134,7 +142,7 @@ func decodeExecute(body []byte) (ExecuteRequest, error) {
 	if deeperThan(body, maxDepth) {
 		return request, badBody("", "is nested too deep")
 	}
-	refused := refusals{general: fault.CodeInvalidBody}
+	refused := refusals{general: codeInvalidBody}
 	dec := jsontext.NewDecoder(bytes.NewBuffer(body))
 	if kind := dec.PeekKind(); kind != '{' {
 		if err := dec.SkipValue(); err != nil {
@@ -165,7 +173,7 @@ func decodeExecute(body []byte) (ExecuteRequest, error) {
 		default:
 			pointer := dec.StackPointer()
 			err = dec.SkipValue()
-			refused.add(fault.CodeInvalidBody, at(pointer, "is not a member of this request"))
+			refused.add(codeInvalidBody, at(pointer, "is not a member of this request"))
 		}
 		if err != nil {
 			return request, malformed(err)
@@ -180,12 +188,12 @@ func decodeExecute(body []byte) (ExecuteRequest, error) {
 	if provider != nil {
 		request.ActionProvider = *provider
 	} else if !refused.names("/action_provider") {
-		refused.add(fault.CodeInvalidBody, at("/action_provider", "is missing"))
+		refused.add(codeInvalidBody, at("/action_provider", "is missing"))
 	}
 	if name != nil {
 		request.ActionName = *name
 	} else if !refused.names("/action_name") {
-		refused.add(fault.CodeInvalidBody, at("/action_name", "is missing"))
+		refused.add(codeInvalidBody, at("/action_name", "is missing"))
 	}
 	return request, refused.err()
 }
@@ -203,7 +211,7 @@ func (r *refusals) names(pointer string) bool {
 // readString reads the next value, nil where it is no string.
 func readString(dec *jsontext.Decoder, refused *refusals) (*string, error) {
 	if kind := dec.PeekKind(); kind != '"' {
-		refused.add(fault.CodeInvalidBody, at(dec.StackPointer(), "is not a string"))
+		refused.add(codeInvalidBody, at(dec.StackPointer(), "is not a string"))
 		return nil, dec.SkipValue() //nolint:wrapcheck // malformed makes a fault of it
 	}
 	token, err := dec.ReadToken()
@@ -217,7 +225,7 @@ func readString(dec *jsontext.Decoder, refused *refusals) (*string, error) {
 // readObject reads the next value, empty where it is no object, and strips its whitespace.
 func readObject(dec *jsontext.Decoder, refused *refusals) (job.JSON, error) {
 	if kind := dec.PeekKind(); kind != '{' {
-		refused.add(fault.CodeInvalidBody, at(dec.StackPointer(), "is not an object"))
+		refused.add(codeInvalidBody, at(dec.StackPointer(), "is not an object"))
 		return "", dec.SkipValue() //nolint:wrapcheck // malformed makes a fault of it
 	}
 	value, err := dec.ReadValue()
@@ -251,7 +259,7 @@ func malformed(err error) error {
 	case errors.As(err, &syntactic):
 		v = at(syntactic.JSONPointer, "is not JSON in UTF-8")
 	}
-	f := fault.Wrap(err, fault.Invalid, fault.CodeInvalidBody, "Invalid body")
+	f := fault.Wrap(err, fault.Invalid, codeInvalidBody, "Invalid body")
 	f.Violations = []fault.Violation{v}
 	return f
 }
@@ -282,13 +290,13 @@ func deeperThan(text []byte, limit int) bool {
 
 // executeInput checks the values of a decoded request.
 func executeInput(request ExecuteRequest) (usecase.ExecuteInput, error) {
-	refused := refusals{general: fault.CodeInvalidBody}
+	refused := refusals{general: codeInvalidBody}
 	in := usecase.ExecuteInput{Provider: request.ActionProvider, Name: request.ActionName, Params: request.Params}
 	if in.Params == "" {
 		in.Params = "{}"
 	}
 	if len(in.Params) > maxParams {
-		f := fault.New(fault.TooLarge, fault.CodeParamsTooLarge, "params is larger than 256 KiB")
+		f := fault.New(fault.TooLarge, codeParamsTooLarge, "params is larger than 256 KiB")
 		f.Violations = []fault.Violation{{Pointer: "/params", Detail: "is larger than 256 KiB"}}
 		return in, f
 	}
@@ -296,7 +304,7 @@ func executeInput(request ExecuteRequest) (usecase.ExecuteInput, error) {
 		{"/action_provider", in.Provider}, {"/action_name", in.Name},
 	} {
 		if !isName(text.value) {
-			refused.add(fault.CodeInvalidBody, fault.Violation{
+			refused.add(codeInvalidBody, fault.Violation{
 				Pointer: text.pointer, Detail: "is not 1 to 256 bytes of UTF-8 without control characters",
 			})
 		}
@@ -304,7 +312,7 @@ func executeInput(request ExecuteRequest) (usecase.ExecuteInput, error) {
 	if request.ClientRequestID != nil {
 		key, err := job.ParseClientRequestID(*request.ClientRequestID)
 		if err != nil {
-			refused.add(fault.CodeInvalidBody, fault.Violation{Pointer: "/client_request_id", Detail: idempotencyRule})
+			refused.add(codeInvalidBody, fault.Violation{Pointer: "/client_request_id", Detail: idempotencyRule})
 		}
 		in.ClientRequestID = key
 	}

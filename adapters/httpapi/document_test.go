@@ -75,7 +75,10 @@ func TestDocumentExplainsEveryCode(t *testing.T) {
 		statuses[name] = code.Value.Description[:3]
 		require.True(t, httpapi.ErrorCode(name).Valid(), "generated code is up to date")
 	}
-	https := []string{"route_not_found", "method_not_allowed", "unsupported_media_type"}
+	https := []string{
+		"route_not_found", "method_not_allowed", "unsupported_media_type",
+		"invalid_body", "idempotency_keys_differ", "body_too_large", "params_too_large",
+	}
 	require.ElementsMatch(t, append(codesOf(t), https...), documented)
 
 	shown := map[string]bool{}

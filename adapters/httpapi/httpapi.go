@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/google/uuid"
 	"go.uber.org/zap"
 
 	"github.com/relay-jobs/relay/core/usecase"
@@ -33,7 +32,7 @@ type RequestObserver interface {
 	RequestServed(route, method string, status int, d time.Duration)
 }
 
-// Config is what an API needs. All but NewRequestID and Checks are required.
+// Config is what an API needs. All but Checks are required.
 type Config struct {
 	Execute  usecase.Execute
 	GetJob   usecase.GetJob
@@ -41,8 +40,6 @@ type Config struct {
 	Checks   []ports.HealthCheck // what /readyz asks
 	Requests RequestObserver
 	Log      *zap.Logger
-	// NewRequestID makes ids for requests that bring none; random UUIDs where it is nil.
-	NewRequestID func() string
 }
 
 // API serves the consumers' routes. It may be used concurrently.
@@ -53,7 +50,6 @@ type API struct {
 	checks   []ports.HealthCheck
 	requests RequestObserver
 	log      *zap.Logger
-	newID    func() string
 
 	document document
 	draining atomic.Bool
@@ -78,10 +74,7 @@ func New(cfg Config) (*API, error) {
 	}
 	a := &API{
 		execute: cfg.Execute, getJob: cfg.GetJob, listJobs: cfg.ListJobs,
-		checks: cfg.Checks, requests: cfg.Requests, log: cfg.Log, newID: cfg.NewRequestID, document: doc,
-	}
-	if a.newID == nil {
-		a.newID = uuid.NewString
+		checks: cfg.Checks, requests: cfg.Requests, log: cfg.Log, document: doc,
 	}
 	a.execute.Auth = witness{a.execute.Auth}
 	a.getJob.Auth = witness{a.getJob.Auth}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -36,7 +37,7 @@ func (r *refusals) err() error {
 		return nil
 	}
 	msg := map[fault.Code]string{
-		fault.CodeInvalidBody:      "Invalid body",
+		codeInvalidBody:            "Invalid body",
 		fault.CodeInvalidParameter: "Invalid parameter",
 		fault.CodeInvalidCursor:    "Invalid cursor",
 		fault.CodeInvalidWorkspace: "Invalid workspace_id format",
@@ -149,10 +150,14 @@ func readListJobs(r *http.Request) (usecase.ListJobsInput, error) {
 	}
 	if value, given := p.get("cursor"); given {
 		cursor, err := job.ParseCursor(value)
-		if err != nil {
-			p.add(fault.CodeInvalidCursor, fault.Violation{
-				Parameter: "cursor", Detail: "is none that this API gave",
-			})
+		var refused *fault.Error
+		switch {
+		case errors.As(err, &refused):
+			for _, v := range refused.Violations {
+				p.add(refused.Code, v)
+			}
+		case err != nil:
+			return usecase.ListJobsInput{}, err
 		}
 		in.Query.Cursor = cursor
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -56,7 +57,7 @@ func (a *API) exchanged(templates map[string]string) gin.HandlerFunc {
 		start := time.Now()
 		ex := &exchange{requestID: requestID(c.Request.Header), trace: parseTraceParent(c.Request.Header)}
 		if ex.requestID == "" {
-			ex.requestID = a.newID()
+			ex.requestID = uuid.NewString()
 		}
 		c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), exchangeKey{}, ex))
 		c.Header("X-Request-Id", ex.requestID)

@@ -21,18 +21,6 @@ type ServerConfig struct {
 	Log               *zap.Logger
 }
 
-// DefaultServerConfig gives bounds that fit the consumers' listener.
-func DefaultServerConfig(log *zap.Logger) ServerConfig {
-	return ServerConfig{
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       15 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
-		Log:               log,
-	}
-}
-
 // Server serves one handler on one listener.
 type Server struct {
 	http   *http.Server

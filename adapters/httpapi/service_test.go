@@ -219,6 +219,14 @@ func TestAdmin(t *testing.T) {
 	}
 }
 
+// serverConfig gives the bounds that production has where nothing else is set.
+func serverConfig() httpapi.ServerConfig {
+	return httpapi.ServerConfig{
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10, Log: zap.NewNop(),
+	}
+}
+
 // started serves handler on a free port until the test ends.
 func started(t *testing.T, handler http.Handler, cfg httpapi.ServerConfig) (server *httpapi.Server, addr string) {
 	t.Helper()
@@ -255,7 +263,7 @@ func spoken(t *testing.T, addr, request string) string {
 func TestServerOnTheWire(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t).serving()
-	cfg := httpapi.DefaultServerConfig(zap.NewNop())
+	cfg := serverConfig()
 	cfg.ReadTimeout = 300 * time.Millisecond
 	_, addr := started(t, e.api.Handler(), cfg)
 	const rest = " HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer good\r\n"
@@ -284,7 +292,7 @@ func TestServerOnTheWire(t *testing.T) {
 // TestServerWaitsForTheCredential: a client that asks first sends its body only once the credential has passed.
 func TestServerWaitsForTheCredential(t *testing.T) {
 	t.Parallel()
-	_, addr := started(t, newEdge(t).api.Handler(), httpapi.DefaultServerConfig(zap.NewNop()))
+	_, addr := started(t, newEdge(t).api.Handler(), serverConfig())
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr)
 	require.NoError(t, err)
 	defer conn.Close() //nolint:errcheck // nothing is lost with it
@@ -336,7 +344,7 @@ type fetched struct {
 func TestShutdownDrains(t *testing.T) {
 	t.Parallel()
 	e, began, release := stalled(t)
-	server, addr := started(t, e.api.Handler(), httpapi.DefaultServerConfig(zap.NewNop()))
+	server, addr := started(t, e.api.Handler(), serverConfig())
 	answered, down := make(chan fetched, 1), make(chan error, 1)
 	go func() {
 		status, err := fetch(t.Context(), addr)
@@ -360,7 +368,7 @@ func TestShutdownDrains(t *testing.T) {
 func TestShutdownCutsOffWhatTakesTooLong(t *testing.T) {
 	t.Parallel()
 	e, began, _ := stalled(t)
-	server, addr := started(t, e.api.Handler(), httpapi.DefaultServerConfig(zap.NewNop()))
+	server, addr := started(t, e.api.Handler(), serverConfig())
 	answered := make(chan fetched, 1)
 	go func() {
 		status, err := fetch(t.Context(), addr)
@@ -377,7 +385,7 @@ func TestShutdownCutsOffWhatTakesTooLong(t *testing.T) {
 func TestCallerThatLeaves(t *testing.T) {
 	t.Parallel()
 	e, began, _ := stalled(t)
-	_, addr := started(t, e.api.Handler(), httpapi.DefaultServerConfig(zap.NewNop()))
+	_, addr := started(t, e.api.Handler(), serverConfig())
 	ctx, leave := context.WithCancel(t.Context())
 	answered := make(chan fetched, 1)
 	go func() {

@@ -13,6 +13,7 @@ import (
 	"github.com/golang/mock/gomock"
 	"github.com/stretchr/testify/require"
 
+	"github.com/relay-jobs/relay/adapters/httpapi"
 	"github.com/relay-jobs/relay/core/fault"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/workspace"
@@ -270,7 +271,7 @@ func TestKinds(t *testing.T) {
 			409, "job_state", "The job's state does not allow this change",
 		},
 		"mismatch":         {fault.Wrap(cause, fault.Mismatch, fault.CodeIdempotencyKeyReuse, "Used"), 422, "idempotency_key_reuse", "Used"},
-		"too large":        {fault.Wrap(cause, fault.TooLarge, fault.CodeParamsTooLarge, "Large"), 413, "params_too_large", "Large"},
+		"too large":        {fault.Wrap(cause, fault.TooLarge, fault.Code(httpapi.ErrorCodeParamsTooLarge), "Large"), 413, "params_too_large", "Large"},
 		"canceled":         {fault.Wrap(cause, fault.Canceled, fault.CodeCanceled, inside), 499, "canceled", "The request was canceled"},
 		"canceled context": {context.Canceled, 499, "canceled", "The request was canceled"},
 		"unavailable": {

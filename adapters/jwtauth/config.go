@@ -18,10 +18,8 @@ const (
 )
 
 const (
-	// DefaultLeeway is what clocks of issuer and server may differ by where nothing else is set.
-	DefaultLeeway = 30 * time.Second
-	maxLeeway     = 5 * time.Minute
-	minSecret     = 32
+	maxLeeway = 5 * time.Minute
+	minSecret = 32
 )
 
 // Config says which tokens are good. Nothing has a default: the zero Config is invalid.
@@ -45,11 +43,11 @@ type Config struct {
 // ConfigError is one thing that is wrong with a Config. It never repeats a value.
 type ConfigError struct {
 	Field   string // of Config
-	Problem string
+	Problem string // without names of fields: an operator knows other ones
 }
 
 // Error names the field and its problem.
-func (e *ConfigError) Error() string { return "JWT " + e.Field + " " + e.Problem }
+func (e *ConfigError) Error() string { return "JWT " + e.Field + ": " + e.Problem }
 
 // Validate returns all that is wrong, a *ConfigError each, joined.
 func (c Config) Validate() error {
@@ -74,8 +72,8 @@ func (c Config) Validate() error {
 
 	asymmetric := slices.ContainsFunc(c.Algorithms, func(a string) bool { return a != HS256 })
 	none, both := c.JWKSURL == "" && c.JWKSFile == "", c.JWKSURL != "" && c.JWKSFile != ""
-	wrong(asymmetric && none, "JWKSURL", "or JWKSFile must be set for RS256, ES256 and EdDSA")
-	wrong(both, "JWKSURL", "and JWKSFile must not both be set")
+	wrong(asymmetric && none, "JWKSURL", "a URL or a file of public keys must be set for RS256, ES256 and EdDSA")
+	wrong(both, "JWKSURL", "a URL and a file of public keys must not both be set")
 	wrong(!asymmetric && c.JWKSURL != "", "JWKSURL", "is set, but HS256 alone takes no public keys")
 	wrong(!asymmetric && c.JWKSFile != "", "JWKSFile", "is set, but HS256 alone takes no public keys")
 	if c.JWKSURL != "" {

@@ -118,8 +118,7 @@ func (p *Provider) Authenticate(ctx context.Context, credential string) (access.
 	case errors.Is(err, errNotLoaded):
 		return access.Principal{}, errUnavailable()
 	}
-	return access.Principal{}, fault.Wrap(reason(err), fault.Unauthenticated, fault.CodeInvalidToken,
-		"Invalid authentication token")
+	return access.Principal{}, access.ErrUnproven(reason(err))
 }
 
 var (

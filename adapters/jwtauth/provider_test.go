@@ -35,6 +35,7 @@ const (
 	issuer   = "https://id.example"
 	audience = "relay"
 	secret   = "0123456789abcdef0123456789abcdef"
+	leeway   = 30 * time.Second
 )
 
 // noon is when all tests of this package happen.
@@ -140,7 +141,7 @@ func hmacToken(tb testing.TB, key []byte, header map[string]any) string {
 }
 
 func config(algorithms ...string) Config {
-	return Config{Algorithms: algorithms, Issuer: issuer, Audience: audience, Leeway: DefaultLeeway}
+	return Config{Algorithms: algorithms, Issuer: issuer, Audience: audience, Leeway: leeway}
 }
 
 func fileOf(tb testing.TB, content string) string {
@@ -205,7 +206,7 @@ func fixture(t *testing.T, alg string, signers map[string]func() signer, strange
 	f.MalformedWorkspace.AuthProof = proof(good.token(t, map[string]any{"workspace_id": "acme\n"}, nil),
 		"acme\n", "alice", access.ScopeExecute, access.ScopeJobsRead)
 	f.NoScopes.AuthProof = proof(good.token(t, map[string]any{"scope": nil}, nil), "acme", "alice")
-	f.Expired.Credential = good.token(t, map[string]any{"exp": at(-DefaultLeeway)}, nil)
+	f.Expired.Credential = good.token(t, map[string]any{"exp": at(-leeway)}, nil)
 
 	if alg == HS256 {
 		stranger.key = []byte(strings.ToUpper(secret))
@@ -220,7 +221,7 @@ func fixture(t *testing.T, alg string, signers map[string]func() signer, strange
 		"exp that overflows":         {"exp": json.RawMessage("1e300")},
 		"exp beyond numbers":         {"exp": json.RawMessage("1e999")},
 		"exp zero":                   {"exp": 0},
-		"not yet valid":              {"nbf": at(DefaultLeeway + time.Second)},
+		"not yet valid":              {"nbf": at(leeway + time.Second)},
 		"nbf as text":                {"nbf": "0"},
 		"nbf that overflows":         {"nbf": json.RawMessage("1e300")},
 		"no issuer":                  {"iss": nil},
@@ -509,27 +510,27 @@ func TestValidate(t *testing.T) {
 		require.NoError(t, cfg.Validate(), url)
 	}
 
-	const canary, notHTTPS = "canary-0f3b", "JWKSURL must be an https URL"
+	const canary, notHTTPS = "canary-0f3b", "JWKSURL: must be an https URL"
 	for name, c := range map[string]struct {
 		change func(*Config)
 		says   string
 	}{
-		"no algorithm":      {func(c *Config) { c.Algorithms = nil }, "Algorithms must name at least one"},
-		"alg none":          {func(c *Config) { c.Algorithms = []string{"none"} }, "Algorithms may only name"},
-		"unknown algorithm": {func(c *Config) { c.Algorithms = []string{HS256, canary} }, "Algorithms may only name"},
-		"no issuer":         {func(c *Config) { c.Issuer = "" }, "Issuer must be set"},
-		"no audience":       {func(c *Config) { c.Audience = "" }, "Audience must be set"},
-		"negative leeway":   {func(c *Config) { c.Leeway = -1 }, "Leeway must be between"},
-		"large leeway":      {func(c *Config) { c.Leeway = maxLeeway + 1 }, "Leeway must be between"},
-		"no secret":         {func(c *Config) { c.Secret = "" }, "Secret must have at least 32 bytes"},
-		"short secret":      {func(c *Config) { c.Secret = (canary + secret)[:31] }, "Secret must have at least 32 bytes"},
-		"idle secret":       {func(c *Config) { c.Algorithms = []string{RS256} }, "Secret is set, but HS256 is not"},
-		"no keys":           {func(c *Config) { c.JWKSURL = "" }, "JWKSURL or JWKSFile must be set"},
-		"two sources":       {func(c *Config) { c.JWKSFile = canary }, "JWKSURL and JWKSFile must not both"},
-		"idle URL":          {func(c *Config) { c.Algorithms = []string{HS256} }, "JWKSURL is set, but HS256 alone"},
+		"no algorithm":      {func(c *Config) { c.Algorithms = nil }, "Algorithms: must name at least one"},
+		"alg none":          {func(c *Config) { c.Algorithms = []string{"none"} }, "Algorithms: may only name"},
+		"unknown algorithm": {func(c *Config) { c.Algorithms = []string{HS256, canary} }, "Algorithms: may only name"},
+		"no issuer":         {func(c *Config) { c.Issuer = "" }, "Issuer: must be set"},
+		"no audience":       {func(c *Config) { c.Audience = "" }, "Audience: must be set"},
+		"negative leeway":   {func(c *Config) { c.Leeway = -1 }, "Leeway: must be between"},
+		"large leeway":      {func(c *Config) { c.Leeway = maxLeeway + 1 }, "Leeway: must be between"},
+		"no secret":         {func(c *Config) { c.Secret = "" }, "Secret: must have at least 32 bytes"},
+		"short secret":      {func(c *Config) { c.Secret = (canary + secret)[:31] }, "Secret: must have at least 32 bytes"},
+		"idle secret":       {func(c *Config) { c.Algorithms = []string{RS256} }, "Secret: is set, but HS256 is not"},
+		"no keys":           {func(c *Config) { c.JWKSURL = "" }, "JWKSURL: a URL or a file of public keys must be set"},
+		"two sources":       {func(c *Config) { c.JWKSFile = canary }, "JWKSURL: a URL and a file of public keys must not both"},
+		"idle URL":          {func(c *Config) { c.Algorithms = []string{HS256} }, "JWKSURL: is set, but HS256 alone"},
 		"idle file": {
 			func(c *Config) { c.Algorithms, c.JWKSURL, c.JWKSFile = []string{HS256}, "", canary },
-			"JWKSFile is set, but HS256 alone",
+			"JWKSFile: is set, but HS256 alone",
 		},
 		"http elsewhere":  {func(c *Config) { c.JWKSURL = "http://" + canary + "/jwks" }, notHTTPS},
 		"http look-alike": {func(c *Config) { c.JWKSURL = "http://localhost.evil/" }, notHTTPS},
@@ -547,7 +548,8 @@ func TestValidate(t *testing.T) {
 			require.NotContains(t, err.Error(), canary)
 			var ce *ConfigError
 			require.ErrorAs(t, err, &ce)
-			require.True(t, strings.HasPrefix(c.says, ce.Field+" "))
+			require.True(t, strings.HasPrefix(c.says, ce.Field+": "))
+			require.NotRegexp(t, `JWKS|Algorithms|Leeway`, ce.Problem, "an operator knows no fields")
 			_, err = Open(cfg, zap.NewNop(), noon)
 			require.Error(t, err)
 		})
@@ -618,7 +620,7 @@ func FuzzClaims(f *testing.F) {
 		require.Equal(t, issuer, said["iss"])
 		exp, ok := said["exp"].(float64)
 		require.True(t, ok)
-		require.GreaterOrEqual(t, exp, float64(at(-DefaultLeeway)))
+		require.GreaterOrEqual(t, exp, float64(at(-leeway)))
 		ws, _ := said["workspace_id"].(string)
 		require.Equal(t, ws, got.Workspace)
 		sub, _ := said["sub"].(string)

@@ -17,9 +17,6 @@ import (
 	"github.com/relay-jobs/relay/ports"
 )
 
-// keyLifetime is how long a ClientRequestID is remembered.
-const keyLifetime = 24 * time.Hour
-
 // maxExamined bounds how many jobs one page looks at, so that a filter which hardly any job passes costs a page, not
 // a workspace.
 const maxExamined = 2 * job.MaxLimit
@@ -95,7 +92,7 @@ func (r *Repository) Enqueue(ctx context.Context, d job.Draft) (job.Enqueued, er
 	s.jobs[d.ID] = h
 	s.order = append(s.order, h)
 	if !d.ClientRequestID.IsZero() {
-		s.keys[d.ClientRequestID] = known{id: d.ID, until: now.Add(keyLifetime)}
+		s.keys[d.ClientRequestID] = known{id: d.ID, until: now.Add(job.ClientRequestIDLifetime)}
 	}
 	return job.Enqueued{Job: h.job}, nil
 }
@@ -181,17 +178,18 @@ func (r *Repository) Move(ctx context.Context, ws workspace.ID, id job.ID, m job
 	j := &h.job
 	j.Status, j.Result, j.Error = m.To, m.Result, m.Error
 	j.Rev++
-	switch m.To {
-	case job.Running:
+	switch m.To.Stamp() {
+	case job.StampStarted:
 		j.StartedAt = now
-	case job.Pending:
+	case job.StampWaiting:
 		j.StartedAt = time.Time{}
-	case job.Completed, job.Failed:
+	case job.StampFinished:
 		j.FinishedAt = now
 		if r.retention > 0 {
 			h.expires = now.Add(r.retention)
 			s.expiring = append(s.expiring, h)
 		}
+	case job.StampNone:
 	}
 	return nil
 }

@@ -33,6 +33,11 @@ type Caller struct {
 	Actor     string
 }
 
+// ErrUnproven is the one answer to a credential that proves nothing: fault.Unauthenticated. Why it does not is for logs.
+func ErrUnproven(cause error) error {
+	return fault.Wrap(cause, fault.Unauthenticated, fault.CodeInvalidToken, "Invalid authentication token")
+}
+
 // Authorize applies the rules that depend on the credential alone, in their order: its workspace, then its scope.
 // Both failures are fault.Forbidden.
 func Authorize(p Principal, need Scope) (Caller, error) {
@@ -48,9 +53,9 @@ func Authorize(p Principal, need Scope) (Caller, error) {
 	return Caller{Workspace: id, Actor: p.Actor}, nil
 }
 
-// SameWorkspace checks a workspace that the client gave, nil where it gave none. A malformed one is fault.Invalid,
-// another workspace's is fault.Forbidden with the text for the scope's action. The caller's own workspace is what
-// the work is done in, whatever was given.
+// SameWorkspace checks a workspace that the client gave, nil where it gave none. Another than the caller's is
+// fault.Forbidden with the text for the scope's action. The caller's own workspace is what the work is done in,
+// whatever was given.
 func SameWorkspace(c Caller, given *workspace.ID, need Scope) error {
 	if given == nil || *given == c.Workspace {
 		return nil

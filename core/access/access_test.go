@@ -1,6 +1,7 @@
 package access_test
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -61,6 +62,15 @@ func TestAuthorize(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestErrUnproven(t *testing.T) {
+	cause := errors.New("unknown key")
+	err := access.ErrUnproven(cause)
+	require.Equal(t, fault.Unauthenticated, fault.KindOf(err))
+	require.Equal(t, fault.CodeInvalidToken, fault.CodeOf(err))
+	require.ErrorIs(t, err, cause)
+	require.EqualError(t, err, "Invalid authentication token: unknown key")
 }
 
 func TestSameWorkspace(t *testing.T) {

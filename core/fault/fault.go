@@ -41,10 +41,10 @@ func (k Kind) String() string {
 // Code is the stable name of one reason, finer than its Kind. Callers of the API may act on it.
 type Code string
 
-// The codes that the core and the storage adapters raise. Adapters that answer callers add those of their protocol.
+// The codes that the core raises, or that several adapters share. Adapters that answer callers add those of their
+// protocol.
 const (
 	CodeInternal            Code = "internal"
-	CodeInvalidBody         Code = "invalid_body"
 	CodeInvalidParameter    Code = "invalid_parameter"
 	CodeInvalidCursor       Code = "invalid_cursor"
 	CodeInvalidWorkspace    Code = "invalid_workspace_id"
@@ -56,9 +56,6 @@ const (
 	CodeJobNotFound         Code = "job_not_found"
 	CodeJobState            Code = "job_state"
 	CodeIdempotencyKeyReuse Code = "idempotency_key_reuse"
-	CodeIdempotencyKeys     Code = "idempotency_keys_differ"
-	CodeBodyTooLarge        Code = "body_too_large"
-	CodeParamsTooLarge      Code = "params_too_large"
 	CodeStorageUnavailable  Code = "storage_unavailable"
 	CodeRecordInvalid       Code = "record_invalid"
 	CodeCanceled            Code = "canceled"
@@ -71,8 +68,9 @@ type Violation struct {
 	Detail    string // safe for the caller; never repeats the input
 }
 
-// Error is a classified failure. Msg and Violations are written for the caller and hold no internals; the cause is
-// for logs and errors.Is alone.
+// Error is a classified failure. Msg and Violations hold no internals, but a caller is shown them only for Invalid,
+// Forbidden, Conflict, Mismatch and TooLarge: for any other Kind the edge has a text of its own. The cause is for logs
+// and errors.Is alone.
 type Error struct {
 	Kind       Kind
 	Code       Code

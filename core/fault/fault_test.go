@@ -49,12 +49,12 @@ func TestWrapKeepsTheCauseForLogsAlone(t *testing.T) {
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 	require.Equal(t, "The storage did not answer", err.Msg)
 	require.Equal(t, "The storage did not answer: unexpected EOF", err.Error())
-	require.NoError(t, fault.New(fault.Invalid, fault.CodeInvalidBody, "no").Unwrap())
+	require.NoError(t, fault.New(fault.Invalid, fault.CodeInvalidParameter, "no").Unwrap())
 }
 
 func TestBadInputNamesItsParts(t *testing.T) {
 	parts := []fault.Violation{{Pointer: "/params", Detail: "is no object"}, {Parameter: "limit", Detail: "is no number"}}
-	err := fault.BadInput(fault.CodeInvalidBody, "Invalid request", parts...)
+	err := fault.BadInput(fault.CodeInvalidParameter, "Invalid request", parts...)
 	require.Equal(t, fault.Invalid, fault.KindOf(err))
 	require.Equal(t, parts, err.Violations)
 

@@ -38,6 +38,9 @@ func ErrNotFound() error {
 // maxClientRequestID is in bytes; every allowed character is one byte.
 const maxClientRequestID = 200
 
+// ClientRequestIDLifetime is how long a storage remembers which job a ClientRequestID was used for.
+const ClientRequestIDLifetime = 24 * time.Hour
+
 // ClientRequestID is a caller's idempotency key: 1 to 200 printable ASCII characters. The zero value is none.
 type ClientRequestID struct{ text string }
 

@@ -155,7 +155,11 @@ func TestMoveTable(t *testing.T) {
 		}
 		require.Equal(t, from == job.Completed || from == job.Failed, from.Final(), from)
 		require.Equal(t, slices.Contains(job.Statuses(), from), from.Known(), from)
+		require.Equal(t, from.Final(), from.Stamp() == job.StampFinished, from)
+		require.Equal(t, from.Known(), from.Stamp() != job.StampNone, from)
 	}
+	require.Equal(t, job.StampStarted, job.Running.Stamp())
+	require.Equal(t, job.StampWaiting, job.Pending.Stamp())
 	require.Len(t, job.Statuses(), 4)
 	require.False(t, job.Status("Pending").Known())
 	require.False(t, job.Status("pending ").Known())

@@ -40,6 +40,30 @@ func (s Status) Sources() []Status {
 	return nil
 }
 
+// Stamp is what a move does to a job's times.
+type Stamp uint8
+
+// The stamps. Finished also starts the time that a finished job is kept.
+const (
+	StampNone     Stamp = iota
+	StampStarted        // StartedAt is now
+	StampWaiting        // StartedAt goes: the job is as if it had not started
+	StampFinished       // FinishedAt is now
+)
+
+// Stamp gives what a move to s does to a job's times; nothing where s is unknown.
+func (s Status) Stamp() Stamp {
+	switch s {
+	case Pending:
+		return StampWaiting
+	case Running:
+		return StampStarted
+	case Completed, Failed:
+		return StampFinished
+	}
+	return StampNone
+}
+
 // rank orders states by how far a job has come; an unknown state is nowhere.
 func (s Status) rank() int {
 	switch s {
@@ -53,8 +77,8 @@ func (s Status) rank() int {
 	return 0
 }
 
-// Move is a change of state. Result belongs to a completed job, Error to a failed one; which times are set or go is
-// decided by To.
+// Move is a change of state. Result belongs to a completed job, Error to a failed one; To.Stamp is what becomes of its
+// times.
 type Move struct {
 	To     Status
 	Result JSON

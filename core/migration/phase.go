@@ -93,8 +93,11 @@ func (p Phase) ReadsOld() bool { return p.Flags().FallbackOld }
 // ReadsNew tells whether reads look at the new schema.
 func (p Phase) ReadsNew() bool { return p.Flags().PrefersNew }
 
-// ReadsBoth tells whether reads choose the fresher of two copies.
-func (p Phase) ReadsBoth() bool { return p.ReadsOld() && p.ReadsNew() }
+// LooksAtOld tells whether a write looks at the old schema before it changes anything: at whatever is read or written.
+func (p Phase) LooksAtOld() bool { return p.WritesOld() || p.ReadsOld() }
+
+// LooksAtNew is LooksAtOld for the new schema.
+func (p Phase) LooksAtNew() bool { return p.WritesNew() || p.ReadsNew() }
 
 // String gives the name that operators know p by.
 func (p Phase) String() string {

@@ -13,28 +13,28 @@ type row struct {
 	new, old, prefers, fallback bool
 	phase                       migration.Phase
 	refused                     error
-	writes, reads               string
+	writes, reads, looks        string
 }
 
 // rows are all combinations of AI_JOBS_NEW_SCHEMA, AI_JOBS_OLD_SCHEMA, READ_PREFERS_NEW and READ_FALLBACK_OLD.
 func rows() []row {
 	return []row{
-		{false, false, false, false, 0, migration.ErrNothingToWrite, "", ""},
-		{false, false, false, true, 0, migration.ErrNothingToWrite, "", ""},
-		{false, false, true, false, 0, migration.ErrNothingToWrite, "", ""},
-		{false, false, true, true, 0, migration.ErrNothingToWrite, "", ""},
-		{false, true, false, false, 0, migration.ErrNothingToRead, "", ""},
-		{false, true, false, true, migration.Legacy, nil, "old", "old"},
-		{false, true, true, false, 0, migration.ErrFreshJobs, "", ""},
-		{false, true, true, true, migration.ReadRouting, nil, "old", "both"},
-		{true, false, false, false, 0, migration.ErrNothingToRead, "", ""},
-		{true, false, false, true, 0, migration.ErrFreshJobs, "", ""},
-		{true, false, true, false, migration.NewOnly, nil, "new", "new"},
-		{true, false, true, true, 0, migration.ErrFrozenJobs, "", ""},
-		{true, true, false, false, 0, migration.ErrNothingToRead, "", ""},
-		{true, true, false, true, migration.Canary, nil, "both", "old"},
-		{true, true, true, false, migration.StrictNew, nil, "both", "new"},
-		{true, true, true, true, migration.DualWrite, nil, "both", "both"},
+		{false, false, false, false, 0, migration.ErrNothingToWrite, "", "", ""},
+		{false, false, false, true, 0, migration.ErrNothingToWrite, "", "", ""},
+		{false, false, true, false, 0, migration.ErrNothingToWrite, "", "", ""},
+		{false, false, true, true, 0, migration.ErrNothingToWrite, "", "", ""},
+		{false, true, false, false, 0, migration.ErrNothingToRead, "", "", ""},
+		{false, true, false, true, migration.Legacy, nil, "old", "old", "old"},
+		{false, true, true, false, 0, migration.ErrFreshJobs, "", "", ""},
+		{false, true, true, true, migration.ReadRouting, nil, "old", "both", "both"},
+		{true, false, false, false, 0, migration.ErrNothingToRead, "", "", ""},
+		{true, false, false, true, 0, migration.ErrFreshJobs, "", "", ""},
+		{true, false, true, false, migration.NewOnly, nil, "new", "new", "new"},
+		{true, false, true, true, 0, migration.ErrFrozenJobs, "", "", ""},
+		{true, true, false, false, 0, migration.ErrNothingToRead, "", "", ""},
+		{true, true, false, true, migration.Canary, nil, "both", "old", "both"},
+		{true, true, true, false, migration.StrictNew, nil, "both", "new", "both"},
+		{true, true, true, true, migration.DualWrite, nil, "both", "both", "both"},
 	}
 }
 
@@ -59,7 +59,8 @@ func TestPhaseOf(t *testing.T) {
 			require.Equal(t, r.writes == "both", p.WritesBoth())
 			require.Equal(t, r.reads != "new", p.ReadsOld())
 			require.Equal(t, r.reads != "old", p.ReadsNew())
-			require.Equal(t, r.reads == "both", p.ReadsBoth())
+			require.Equal(t, r.looks != "new", p.LooksAtOld())
+			require.Equal(t, r.looks != "old", p.LooksAtNew())
 
 			// What makes a row legal, said in other words than the table's.
 			require.True(t, p.WritesOld() && p.ReadsOld() || p.WritesNew() && p.ReadsNew(), "fresh jobs can be read")

@@ -3,7 +3,8 @@
 // the ownership of what came back: adapters are not trusted.
 //
 // Input comes as a function that is called only once the credential, its workspace and its scope have passed, so
-// that a refused caller's input is not even read. Input functions return fault.Invalid or fault.TooLarge errors.
+// that a refused caller's input is not even read. What goes wrong in an input function is its edge's to say, in faults
+// or in terms of its protocol: those errors are passed on untouched.
 package usecase
 
 import (
@@ -99,6 +100,9 @@ func (u Execute) Do(ctx context.Context, credential string, input func() (Execut
 	}
 	if !u.owned(caller, made.Job) {
 		return ExecuteOutput{}, u.failed(caller, fault.New(fault.Internal, fault.CodeInternal, "not the caller's job"))
+	}
+	if !made.Replayed && made.Job.ID != id {
+		return ExecuteOutput{}, u.failed(caller, fault.New(fault.Internal, fault.CodeInternal, "not the job that was drafted"))
 	}
 	if made.Replayed && !draft.Asks(made.Job) {
 		return ExecuteOutput{}, fault.New(fault.Mismatch, fault.CodeIdempotencyKeyReuse,

@@ -105,6 +105,15 @@ func TestExecuteNeverAnswersAnotherWorkspacesJob(t *testing.T) {
 	}
 }
 
+func TestExecuteNeverAnswersAnotherJobAsMade(t *testing.T) {
+	r := newRig(t)
+	r.observer.EXPECT().EnqueueFailed(r.acme, fault.Internal)
+	other := job.Job{ID: r.other, Workspace: r.acme, Provider: "google", Name: "gmail.send", Params: `{"to":"a"}`}
+	out, _, err := r.execute(t, executeInput(t), job.Enqueued{Job: other})
+	require.Equal(t, fault.Internal, fault.KindOf(err))
+	require.Zero(t, out)
+}
+
 func TestExecuteWithoutAnID(t *testing.T) {
 	r := newRig(t)
 	r.authenticates()

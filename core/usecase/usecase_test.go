@@ -132,7 +132,7 @@ func operations() []operation {
 // Each check fails together with all behind it, so that the answer shows which came first. The mocks see to it that a
 // refused request reaches no repository.
 func TestChecksInTheirOrder(t *testing.T) {
-	badInput := fault.BadInput(fault.CodeInvalidBody, "Invalid request")
+	badInput := fault.BadInput(fault.CodeInvalidParameter, "Invalid request")
 	denied := fault.New(fault.Unauthenticated, fault.CodeInvalidToken, "Invalid authentication token")
 	steps := []struct {
 		name string
@@ -142,7 +142,7 @@ func TestChecksInTheirOrder(t *testing.T) {
 		{"credential", fault.Unauthenticated, fault.CodeInvalidToken},
 		{"workspace of the credential", fault.Forbidden, fault.CodeWorkspaceMissing},
 		{"scope", fault.Forbidden, fault.CodeInsufficientScope},
-		{"input", fault.Invalid, fault.CodeInvalidBody},
+		{"input", fault.Invalid, fault.CodeInvalidParameter},
 		{"same workspace", fault.Forbidden, fault.CodeOtherWorkspace},
 	}
 	for _, op := range operations() {

@@ -16,20 +16,23 @@ type ID struct{ text string }
 // Parse checks the whole of s; a trailing newline fails. The error is fault.Invalid and does not repeat s.
 func Parse(s string) (ID, error) {
 	if s == "" || len(s) > maxLength {
-		return ID{}, errFormat
+		return ID{}, errFormat()
 	}
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
 		case i > 0 && (c == '_' || c == '-'):
 		default:
-			return ID{}, errFormat
+			return ID{}, errFormat()
 		}
 	}
 	return ID{text: s}, nil
 }
 
-var errFormat = fault.New(fault.Invalid, fault.CodeInvalidWorkspace, "Invalid workspace_id format")
+// errFormat makes a fault for each caller, who may add to it.
+func errFormat() error {
+	return fault.New(fault.Invalid, fault.CodeInvalidWorkspace, "Invalid workspace_id format")
+}
 
 // String gives the id's text, empty for the zero ID.
 func (id ID) String() string { return id.text }

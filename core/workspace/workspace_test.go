@@ -99,6 +99,12 @@ func requireLikePattern(t require.TestingT, text string) {
 	require.Equal(t, text, id.String())
 }
 
+func TestRefusalsAreNotShared(t *testing.T) {
+	_, first := workspace.Parse("-")
+	_, second := workspace.Parse("-")
+	require.NotSame(t, first, second)
+}
+
 func TestIDsAreComparable(t *testing.T) {
 	acme, err := workspace.Parse("acme")
 	require.NoError(t, err)

@@ -214,7 +214,7 @@ func TestCutReadIsNeverNotFound(t *testing.T) {
 			})
 			require.NoError(t, err)
 			require.NoError(t, w.steady.Move(t.Context(), ws, id, job.Move{To: job.Running}))
-			if w.phase.ReadsBoth() && w.phase.WritesNew() {
+			if w.phase.ReadsOld() && w.phase.ReadsNew() && w.phase.WritesNew() {
 				// A stale new copy makes the read take its second trip.
 				require.NoError(t, w.rdb.HSet(t.Context(), newKey(home, id.String()), "status", "pending", "rev", "1").Err())
 			}
