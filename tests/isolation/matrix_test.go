@@ -37,13 +37,13 @@ func TestIsolationMatrix(t *testing.T) {
 			})
 		}
 	})
-	t.Logf("%d refusals, each beside an allowed request; %d requests in all; %d leaks",
-		total.refusals.Load(), total.requests.Load(), total.leaks.Load())
+	t.Logf("%d refusals, %d allowed requests beside them, %d requests in all: %d leaks",
+		total.refusals.Load(), total.controls.Load(), total.requests.Load(), total.leaks.Load())
 	require.Zero(t, total.leaks.Load())
 	require.Positive(t, total.refusals.Load())
 }
 
-type totals struct{ requests, refusals, leaks atomic.Int64 }
+type totals struct{ requests, refusals, controls, leaks atomic.Int64 }
 
 // matrix is the attack on one server in one phase.
 type matrix struct {
@@ -333,6 +333,7 @@ func (m *matrix) requireChallenge(tb testing.TB, a answer, c credential, scope s
 // control sends the request that must be allowed.
 func (m *matrix) control(tb testing.TB, r request, k kind, s shot) {
 	tb.Helper()
+	m.total.controls.Add(1)
 	a := m.send(tb, r, m.good[[2]string{string(k), s.as}])
 	s.verify(tb, a)
 	m.showsNothingOf(tb, a, s.as, neighbour(s.as))
