@@ -20,9 +20,9 @@ func hs256(t *testing.T) (*Provider, signer) {
 func TestSpaceAloneSeparatesScopes(t *testing.T) {
 	p, s := hs256(t)
 	for sent, want := range map[string][]access.Scope{
-		" a  b ":                         {"a", "b"},
-		"a\tb":                           {"a\tb"},
-		"ai:execute\nai:jobs:read c":     {"ai:execute\nai:jobs:read", "c"},
+		" a  b ":                          {"a", "b"},
+		"a\tb":                            {"a\tb"},
+		"ai:execute\nai:jobs:read c":      {"ai:execute\nai:jobs:read", "c"},
 		"ai:execute\u00a0c\u0085d\u2003e": {"ai:execute\u00a0c\u0085d\u2003e"},
 	} {
 		got, err := p.Authenticate(t.Context(), s.token(t, map[string]any{"scope": sent}, nil))
