@@ -40,7 +40,7 @@ type Entry struct {
 	ActorID string `yaml:"actor_id"`
 	// Scopes are what the key permits; none permits nothing.
 	Scopes []string `yaml:"scopes"`
-	// ExpiresAt is when the key stops to work, RFC 3339; empty is never.
+	// ExpiresAt is when the key stops to work, RFC 3339; empty is never. A file says that by leaving it out.
 	ExpiresAt string `yaml:"expires_at,omitempty"`
 	// Disabled revokes the key and keeps its entry.
 	Disabled bool `yaml:"disabled,omitempty"`
@@ -146,13 +146,40 @@ func parseFile(content []byte) (keySet, error) {
 		}
 		return nil, whatYAMLSaid(err)
 	}
+	var tree yaml.Node
+	if err := yaml.Unmarshal(content, &tree); err != nil { // gives the first document
+		return nil, whatYAMLSaid(err)
+	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, errors.New("the file holds more than one YAML document")
 	}
 	if f.Keys == nil {
 		return nil, errors.New("the file has no list named keys")
 	}
+	if err := refuseBlank(&tree); err != nil {
+		return nil, err
+	}
 	return newKeySet(f.Keys)
+}
+
+// refuseBlank refuses a field that is there and says nothing. It would pass for a missing one, and a key whose
+// expires_at or disabled somebody forgot to fill in would be good for ever. The tree is of a file whose fields are all
+// known ones, so that errors may name them.
+func refuseBlank(n *yaml.Node) error {
+	for i, child := range n.Content {
+		value := child
+		if child.Kind == yaml.AliasNode {
+			value = child.Alias
+		}
+		if n.Kind == yaml.MappingNode && i%2 == 1 && value.Kind == yaml.ScalarNode &&
+			(value.Value == "" || value.ShortTag() == "!!null") {
+			return fmt.Errorf("%s has no value at line %d", n.Content[i-1].Value, child.Line)
+		}
+		if err := refuseBlank(child); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func newKeySet(entries []Entry) (keySet, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -155,13 +156,17 @@ func TestFileIsReadStrictly(t *testing.T) {
 		change(&changed)
 		var b strings.Builder
 		for _, e := range []Entry{e, changed} {
-			fmt.Fprintf(&b, "  - id: %q\n    sha256: %q\n    workspace_id: %q\n    actor_id: %q\n    expires_at: %q\n",
-				e.ID, e.SHA256, e.WorkspaceID, e.ActorID, e.ExpiresAt)
-			for i, s := range e.Scopes {
-				if i == 0 {
-					b.WriteString("    scopes:\n")
+			fmt.Fprintf(&b, "  - scopes: [\"%s\"]\n", strings.Join(e.Scopes, `", "`))
+			for _, field := range [][2]string{
+				{"id", e.ID},
+				{"sha256", e.SHA256},
+				{"workspace_id", e.WorkspaceID},
+				{"actor_id", e.ActorID},
+				{"expires_at", e.ExpiresAt},
+			} {
+				if field[1] != "" {
+					fmt.Fprintf(&b, "    %s: %q\n", field[0], field[1])
 				}
-				fmt.Fprintf(&b, "      - %q\n", s)
 			}
 		}
 		return "keys:\n" + b.String()
@@ -225,7 +230,7 @@ func TestFileTakesPlainYAML(t *testing.T) {
 	for name, content := range map[string]string{
 		"unquoted": "keys:\n- id: 7\n  sha256: " + digits + "\n  workspace_id: 123\n  actor_id: 5\n  scopes: [a]\n" +
 			"  expires_at: 2027-01-31T00:00:00Z\n",
-		"null":          "keys:\n- id: x\n  sha256: " + hash + "\n  workspace_id: null\n  actor_id: a\n  scopes: ~\n",
+		"no scope":      "keys:\n- id: x\n  sha256: " + hash + "\n  actor_id: a\n  scopes: []\n",
 		"left out":      "keys:\n- id: x\n  sha256: " + hash + "\n  actor_id: a\n",
 		"JSON":          `{"keys": [{"id": "x", "sha256": "` + hash + `", "actor_id": "a", "disabled": false}]}`,
 		"CRLF, comment": "# ours\r\nkeys:\r\n  - id: x\r\n    sha256: " + hash + " # of ci\r\n    actor_id: a\r\n",
@@ -242,6 +247,40 @@ func TestStaticRefusesWhatAFileWould(t *testing.T) {
 	_, e := newKey(t, func(*Entry) {})
 	_, err := Static(noon, e, e)
 	require.ErrorContains(t, err, "has the same id")
+}
+
+// A field that is there and empty was meant to say something: without a value a key would never expire.
+func TestBlankFieldsAreRefused(t *testing.T) {
+	_, e := newKey(t, func(*Entry) {})
+	whole := render(t, e)
+	_, err := parseFile([]byte(whole + "    expires_at: 2027-01-31T00:00:00Z\n    disabled: false\n"))
+	require.NoError(t, err, "the control")
+
+	line := strings.Count(whole, "\n") + 1
+	for _, field := range []string{"expires_at", "disabled"} {
+		for _, blank := range []string{"", " ", " ~", " null", " NULL", " # soon", " !!null", " &x"} {
+			_, err := parseFile([]byte(whole + "    " + field + ":" + blank + "\n"))
+			require.EqualError(t, err, fmt.Sprintf("%s has no value at line %d", field, line), blank)
+		}
+	}
+	for _, blank := range []string{`""`, `''`, "!!str", "|\n", ">-\n"} {
+		_, err := parseFile([]byte(whole + "    expires_at: " + blank + "\n"))
+		require.ErrorContains(t, err, "expires_at has no value at line ", blank)
+	}
+	for _, field := range []string{"id", "sha256", "workspace_id", "actor_id", "scopes"} {
+		content := regexp.MustCompile(field+`:.*\n(      +- .*\n)*`).ReplaceAllString(whole, field+":\n")
+		_, err := parseFile([]byte(content))
+		require.ErrorContains(t, err, field+" has no value at line ")
+	}
+	for name, content := range map[string]string{
+		"by merging": whole + "    <<: {expires_at: ~}\n",
+		"by an alias": strings.Replace(whole, `scopes:`, `scopes: &none`, 1) +
+			"    expires_at: &none\n  - expires_at: *none\n",
+		"in JSON": `{"keys": [{"sha256": "` + e.SHA256 + `", "id": "a", "actor_id": "b", "expires_at": null}]}`,
+	} {
+		_, err := parseFile([]byte(content))
+		require.ErrorContains(t, err, "expires_at has no value at line ", name)
+	}
 }
 
 func TestOpenNeedsAGoodFile(t *testing.T) {
