@@ -4,8 +4,9 @@
 // Whatever a request brings beyond its credential is read by the input function that each use case calls only once
 // the credential has passed, so that a refused caller's body is not even received.
 //
-// Two things are answered by net/http before any handler sees them, in plain text and without X-Request-Id: a request
-// that is no HTTP (a malformed percent-encoding in its path is one) with 400, and headers over the limit with 431.
+// Three things are answered by net/http before any handler sees them, without X-Request-Id: in plain text, a request
+// that is no HTTP (a malformed percent-encoding in its path is one) with 400 and headers over the limit with 431; and,
+// without a body, an Expect header that is not 100-continue with 417.
 package httpapi
 
 import (

@@ -12,12 +12,16 @@ import (
 	"go.uber.org/zap"
 )
 
+// adminGrace is short because it comes on top of the consumers' grace, while the hooks behind the listeners wait. What
+// it cuts off is an operator's profile.
+const adminGrace = time.Second
+
 // Settings are what Module needs besides a Config.
 type Settings struct {
 	Addr, AdminAddr string // host:port; port 0 takes a free one
 	Server, Admin   ServerConfig
 	Metrics         http.Handler
-	Grace           time.Duration // how long requests may take to end when the application stops
+	Grace           time.Duration // how long consumers' requests may take to end when the application stops
 	FaultCode       int           // what the process exits with where a listener breaks
 }
 
@@ -25,7 +29,8 @@ type Settings struct {
 type Addresses struct{ HTTP, Admin string }
 
 // Module provides the *API and its *Addresses. The listeners are opened when the application starts; when it stops,
-// consumers' requests end first, and the admin listener shows that until the end.
+// consumers' requests end first, and the admin listener shows that until the end. Stopping takes Settings.Grace and a
+// second at most.
 func Module() fx.Option {
 	return fx.Module("httpapi", fx.Provide(New, newListeners))
 }
@@ -36,6 +41,7 @@ type listener struct {
 	addr   string
 	server *Server
 	bound  *string
+	grace  time.Duration
 }
 
 func newListeners(
@@ -51,17 +57,22 @@ func newListeners(
 	}
 	addresses := &Addresses{}
 	listeners := []listener{ // stopped from the last to the first
-		{name: "admin", addr: s.AdminAddr, server: operators, bound: &addresses.Admin},
-		{name: "API", addr: s.Addr, server: consumers, bound: &addresses.HTTP},
+		{name: "admin", addr: s.AdminAddr, server: operators, bound: &addresses.Admin, grace: adminGrace},
+		{name: "API", addr: s.Addr, server: consumers, bound: &addresses.HTTP, grace: s.Grace},
 	}
 	for _, l := range listeners {
 		lc.Append(fx.StartStopHook(
 			func(ctx context.Context) error { return l.open(ctx, stop, s.FaultCode, log) },
 			func(ctx context.Context) error {
 				api.Drain()
-				ctx, cancel := context.WithTimeout(ctx, s.Grace)
+				ctx, cancel := context.WithTimeout(ctx, l.grace)
 				defer cancel()
-				return l.server.Shutdown(ctx)
+				err := l.server.Shutdown(ctx)
+				if err != nil && l.server == operators {
+					log.Warn("admin listener", zap.Error(err))
+					return nil // no consumer lost anything: not worth the exit code of a fault
+				}
+				return err
 			},
 		))
 	}

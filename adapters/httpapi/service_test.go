@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -204,7 +205,7 @@ func TestAdmin(t *testing.T) {
 	admin := httpapi.NewAdmin(metrics, e.api)
 	for target, want := range map[string]string{
 		"/metrics": "relay_up 1", "/livez": `"ok"`, "/readyz": `"redis"`, "/debug/pprof/": "goroutine",
-		"/debug/pprof/goroutine?debug=1": "goroutine profile", "/debug/pprof/cmdline": "httpapi",
+		"/debug/pprof/goroutine?debug=1": "goroutine profile", "/debug/pprof/heap?debug=1": "heap profile",
 	} {
 		w := httptest.NewRecorder()
 		admin.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, target, nil))
@@ -212,10 +213,14 @@ func TestAdmin(t *testing.T) {
 		require.Contains(t, w.Body.String(), want)
 		require.Equal(t, "no-store", w.Header().Get("Cache-Control"))
 	}
-	for _, target := range []string{"/ai/jobs", "/ai/execute", "/ai/jobs/a"} {
+	for target, why := range map[string]string{
+		"/ai/jobs": "no jobs on the operators' listener", "/ai/execute": "no jobs", "/ai/jobs/a": "no jobs",
+		"/debug/pprof/cmdline": "a flag may hold a secret",
+	} {
 		w := httptest.NewRecorder()
 		admin.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, target, nil))
-		require.Equal(t, http.StatusNotFound, w.Code, "no jobs on the operators' listener")
+		require.Equal(t, http.StatusNotFound, w.Code, why)
+		require.NotContains(t, w.Body.String(), os.Args[0])
 	}
 }
 
@@ -273,6 +278,7 @@ func TestServerOnTheWire(t *testing.T) {
 		"query that cannot be decoded": {"GET /ai/jobs?limit=%zz" + rest + "\r\n", "400 Bad Request", "invalid_parameter"},
 		"no HTTP":                      {"HELLO\r\n\r\n", "400 Bad Request", "text/plain"},
 		"headers too large":            {"GET /livez" + rest + "X: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", "431 ", "text/plain"},
+		"expects what is not offered":  {"GET /livez" + rest + "Expect: nonsense\r\n\r\n", "417 Expectation Failed", "Content-Length: 0\r\n"},
 		"asterisk":                     {"OPTIONS *" + rest + "\r\n", "404 Not Found", "route_not_found"},
 		"whole URL":                    {"GET http://x/livez" + rest + "\r\n", "200 OK", `"ok"`},
 		"body":                         {fmt.Sprintf("POST /ai/execute%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", rest, len(body), body), "200 OK", newJobID},
