@@ -5,7 +5,7 @@ package redisjobs
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -31,7 +31,7 @@ func Connect(o ConnectOptions) (*redis.Client, error) {
 	logging.Disable() // the library's switch for the whole process: it writes text with addresses to standard error
 	options, err := redis.ParseURL(o.URL)
 	if err != nil {
-		return nil, fmt.Errorf("not a redis://, rediss:// or unix:// URL") //nolint:err113 // the cause repeats the URL
+		return nil, errors.New("not a redis://, rediss:// or unix:// URL") // the cause repeats the URL
 	}
 	or := func(d time.Duration) time.Duration {
 		if d == 0 {

@@ -25,7 +25,8 @@ func TestJobRepositoryContract(t *testing.T) {
 	}
 	repositories := []repository{{"oldschema", oldschema.New}, {"newschema", newschema.New}}
 	for _, phase := range migration.Phases() {
-		repositories = append(repositories, repository{"router/" + phase.String(),
+		repositories = append(repositories, repository{
+			"router/" + phase.String(),
 			func(rdb redis.UniversalClient, o redisjobs.Options) *redisjobs.Repository {
 				return router.New(rdb, phase, o)
 			},

@@ -24,9 +24,19 @@ func translate(err error) error {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return fault.Wrap(err, fault.Timeout, fault.CodeStorageUnavailable, "The job storage did not answer in time")
 	case errors.As(err, &reply) && isDefect(err.Error()):
-		return fault.Wrap(err, fault.Internal, fault.CodeInternal, "Internal error")
+		return untrusted(err)
 	}
-	return fault.Wrap(err, fault.Unavailable, fault.CodeStorageUnavailable, "The job storage is not available")
+	return unavailable(err)
+}
+
+// unavailable is the answer where Redis cannot serve, or changes faster than a request may follow.
+func unavailable(cause error) error {
+	return fault.Wrap(cause, fault.Unavailable, fault.CodeStorageUnavailable, "The job storage is not available")
+}
+
+// untrusted is the answer where a stored record contradicts its key or is none that Relay could have written.
+func untrusted(cause error) error {
+	return fault.Wrap(cause, fault.Internal, fault.CodeInternal, "Internal error")
 }
 
 // isDefect tells replies that mean a wrong record or a wrong program from those that mean a server that cannot serve
@@ -53,9 +63,4 @@ func isWrongType(reply string) bool { return strings.Contains(reply, "WRONGTYPE"
 // invalid is the answer to a caller that broke the port's contract: no workspace, no job id, a limit out of range.
 func invalid() error {
 	return fault.New(fault.Invalid, fault.CodeInvalidParameter, "A workspace, a job id and a limit within bounds are required")
-}
-
-// breach is the answer to a write that met a record which contradicts its own key.
-func breach() error {
-	return fault.New(fault.Internal, fault.CodeInternal, "Internal error")
 }

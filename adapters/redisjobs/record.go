@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/relay-jobs/relay/core/fault"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/workspace"
 )
@@ -30,11 +29,14 @@ const (
 	fieldRev             = "rev"
 )
 
-// decode reads a whole record that was found to be ws's job id. A record without status is none that can be shown:
-// fault.Internal with CodeRecordInvalid.
-func decode(ws workspace.ID, id job.ID, hash map[string]string) (job.Job, error) {
-	if hash[fieldStatus] == "" {
-		return job.Job{}, fault.New(fault.Internal, fault.CodeRecordInvalid, "The stored job cannot be read")
+// decode reads a whole record. Whose it is comes from its own fields, so that the use cases can judge it again: what
+// it returns is as the record says, not as it was asked for. ok is false for a record that cannot be shown, one without
+// status among them.
+func decode(hash map[string]string) (j job.Job, ok bool) {
+	id, errID := job.ParseID(hash[fieldID])
+	ws, errWorkspace := workspace.Parse(hash[fieldWorkspace])
+	if errID != nil || errWorkspace != nil || hash[fieldStatus] == "" {
+		return job.Job{}, false
 	}
 	return job.Job{
 		ID:              id,
@@ -52,7 +54,7 @@ func decode(ws workspace.ID, id job.ID, hash map[string]string) (job.Job, error)
 		StartedAt:       job.ParseTime(hash[fieldStartedAt]),
 		FinishedAt:      job.ParseTime(hash[fieldFinishedAt]),
 		Rev:             parseRev(hash[fieldRev]),
-	}, nil
+	}, true
 }
 
 // parseRev reads a rev; what is no plain number of at most 15 digits is 0, in the scripts too.
@@ -82,13 +84,22 @@ func headFields() []string {
 	return []string{fieldID, fieldWorkspace, fieldRev, fieldStatus, fieldEnqueuedAt, fieldStartedAt, fieldFinishedAt}
 }
 
+// ownerOf reads HMGET's answer to job_id and workspace_id, the first of headFields.
+func ownerOf(values []any) head {
+	id, _ := values[0].(string) // nil for an absent field
+	ws, _ := values[1].(string)
+	return head{id: id, workspace: ws}
+}
+
 // headOf reads HMGET's answer to headFields; an absent field is the empty text.
 func headOf(values []any) head {
 	text := func(i int) string {
 		s, _ := values[i].(string) // nil for an absent field
 		return s
 	}
-	return head{id: text(0), workspace: text(1), stamps: stamps{text(2), text(3), text(4), text(5), text(6)}}
+	h := ownerOf(values)
+	h.stamps = stamps{text(2), text(3), text(4), text(5), text(6)}
+	return h
 }
 
 // readStandIn does for an id that nobody holds what another workspace's copy costs beyond finding none, so that a caller

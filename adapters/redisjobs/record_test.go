@@ -1,13 +1,13 @@
 package redisjobs
 
 import (
+	"maps"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/relay-jobs/relay/core/fault"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/workspace"
 )
@@ -27,8 +27,8 @@ func TestDecode(t *testing.T) {
 		Result: `{"b": [2]}`, Error: "no", Actor: "user-1", ClientRequestID: "req-1", TraceParent: "00-a-b-01",
 		EnqueuedAt: at, StartedAt: at, FinishedAt: at.Truncate(time.Second).Add(time.Second), Rev: 7,
 	}
-	got, err := decode(acme, id, whole)
-	require.NoError(t, err)
+	got, ok := decode(whole)
+	require.True(t, ok)
 	require.Equal(t, want, got)
 
 	for name, c := range map[string]struct {
@@ -52,16 +52,30 @@ func TestDecode(t *testing.T) {
 		}
 		hash[c.field] = c.stored
 		c.change(&want)
-		got, err := decode(acme, id, hash)
-		require.NoError(t, err, name)
+		got, ok := decode(hash)
+		require.True(t, ok, name)
 		require.Equal(t, want, got, name)
 	}
 
-	for _, hash := range []map[string]string{{"job_id": "x"}, {"job_id": "x", "status": ""}} {
-		_, err := decode(acme, id, hash)
-		require.Equal(t, fault.Internal, fault.KindOf(err))
-		require.Equal(t, fault.CodeRecordInvalid, fault.CodeOf(err))
+	for name, change := range map[string]func(map[string]string){
+		"no status":           func(h map[string]string) { delete(h, "status") },
+		"empty status":        func(h map[string]string) { h["status"] = "" },
+		"no workspace":        func(h map[string]string) { delete(h, "workspace_id") },
+		"malformed workspace": func(h map[string]string) { h["workspace_id"] = "ACME Corp" },
+		"no id":               func(h map[string]string) { delete(h, "job_id") },
+	} {
+		hash := maps.Clone(whole)
+		change(hash)
+		_, ok := decode(hash)
+		require.False(t, ok, name)
 	}
+
+	theirs := maps.Clone(whole)
+	theirs["workspace_id"], theirs["job_id"] = "globex", "another"
+	got, ok = decode(theirs)
+	require.True(t, ok)
+	require.Equal(t, workspaceID(t, "globex"), got.Workspace, "a record that slipped past the adapter still says whose it is")
+	require.Equal(t, jobID(t, "another"), got.ID)
 }
 
 func TestParseRev(t *testing.T) {

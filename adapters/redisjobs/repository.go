@@ -3,6 +3,7 @@ package redisjobs
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"strconv"
 	"time"
 
@@ -52,11 +53,11 @@ func New(rdb redis.UniversalClient, phase migration.Phase, o Options) *Repositor
 	}
 }
 
-// planOf writes a phase as the first argument of every script. A write looks at whatever is read or written.
+// planOf writes a phase as the first argument of every script.
 func planOf(p migration.Phase) string {
 	plan := []byte("0000")
 	for i, on := range []bool{
-		p.WritesOld(), p.WritesNew(), p.WritesOld() || p.ReadsOld(), p.WritesNew() || p.ReadsNew(),
+		p.WritesOld(), p.WritesNew(), p.LooksAtOld(), p.LooksAtNew(),
 	} {
 		if on {
 			plan[i] = '1'
@@ -93,17 +94,17 @@ func (r *Repository) Enqueue(ctx context.Context, d job.Draft) (job.Enqueued, er
 		if !ok {
 			return r.enqueued(d, reply)
 		}
-		if len(known) == 4 {
-			return replayed(d.Workspace, known)
+		if len(known) > 1 {
+			return replayed(known)
 		}
 		id, err := job.ParseID(textAt(known, 0))
 		if err != nil {
-			return job.Enqueued{}, fault.Wrap(err, fault.Internal, fault.CodeInternal, "Internal error")
+			return job.Enqueued{}, untrusted(err)
 		}
 		keys = append(keys[:4], oldKey(id), newKey(d.Workspace, id))
 		args = append(args[:11], id.String())
 	}
-	return job.Enqueued{}, fault.New(fault.Unavailable, fault.CodeStorageUnavailable, "The job storage is not available")
+	return job.Enqueued{}, unavailable(nil)
 }
 
 // currentSecond gives the second that this server's clock stands in, as stamp.lua takes it.
@@ -114,29 +115,31 @@ func currentSecond() (second, text string) {
 
 func (r *Repository) enqueued(d job.Draft, reply any) (job.Enqueued, error) {
 	switch reply {
+	case int64(1):
+		r.written(d.Workspace, nil)
 	case int64(2):
 		r.observer.IDCollision(d.Workspace)
-	case int64(1):
 	case int64(0):
 		return job.Enqueued{}, fault.New(fault.Conflict, fault.CodeJobState, "The job id is taken")
 	default:
 		r.observer.IsolationBreach(d.Workspace)
-		return job.Enqueued{}, breach()
+		return job.Enqueued{}, untrusted(nil)
 	}
-	r.written(d.Workspace, nil)
 	return job.Enqueued{Job: job.Job{
 		ID: d.ID, Workspace: d.Workspace, Status: job.Pending, Provider: d.Provider, Name: d.Name, Params: d.Params,
 		Actor: d.Actor, ClientRequestID: d.ClientRequestID.String(), TraceParent: d.TraceParent, Rev: 1,
 	}}, nil
 }
 
-func replayed(ws workspace.ID, known []any) (job.Enqueued, error) {
-	id, err := job.ParseID(textAt(known, 0))
-	if err != nil {
-		return job.Enqueued{}, fault.Wrap(err, fault.Internal, fault.CodeInternal, "Internal error")
+// replayed reads the known job as its record describes it; whose it is comes from the record, too.
+func replayed(known []any) (job.Enqueued, error) {
+	id, errID := job.ParseID(textAt(known, 0))
+	ws, errWorkspace := workspace.Parse(textAt(known, 1))
+	if err := errors.Join(errID, errWorkspace); err != nil {
+		return job.Enqueued{}, untrusted(err)
 	}
 	return job.Enqueued{Replayed: true, Job: job.Job{
-		ID: id, Workspace: ws, Provider: textAt(known, 1), Name: textAt(known, 2), Params: job.JSONOf(textAt(known, 3)),
+		ID: id, Workspace: ws, Provider: textAt(known, 2), Name: textAt(known, 3), Params: job.JSONOf(textAt(known, 4)),
 	}}, nil
 }
 
@@ -145,14 +148,14 @@ func textAt(reply []any, i int) string {
 	return s
 }
 
-// written tells the observer of a dual write that went through or failed in the storage.
+// written tells the observer of a dual write that went through or failed in the storage. A refusal, a record that is
+// in the way and a caller that left are neither.
 func (r *Repository) written(ws workspace.ID, err error) {
 	if !r.phase.WritesBoth() {
 		return
 	}
-	switch fault.KindOf(err) {
-	case fault.Canceled, fault.Invalid, fault.NotFound, fault.Conflict:
-	default:
+	switch kind := fault.KindOf(err); {
+	case err == nil, kind == fault.Unavailable, kind == fault.Timeout:
 		r.observer.DualWritten(ws, err == nil)
 	}
 }
@@ -170,14 +173,15 @@ func (r *Repository) Move(ctx context.Context, ws workspace.ID, id job.ID, m job
 		sources += string(s) + ","
 	}
 	stamped, keep := "", ""
-	switch {
-	case m.To.Final():
+	switch m.To.Stamp() {
+	case job.StampFinished:
 		stamped = fieldFinishedAt
 		if r.retention > 0 {
 			keep = strconv.FormatInt(r.retention.Milliseconds(), 10)
 		}
-	case m.To == job.Running:
+	case job.StampStarted:
 		stamped = fieldStartedAt
+	case job.StampWaiting, job.StampNone:
 	}
 	second, text := currentSecond()
 	reply, err := r.update.Run(ctx, r.rdb, []string{oldKey(id), newKey(ws, id)},
@@ -188,11 +192,11 @@ func (r *Repository) Move(ctx context.Context, ws workspace.ID, id job.ID, m job
 		return err
 	}
 	switch reply {
-	case 1, 2:
-		if reply == 2 {
-			r.observer.IDCollision(ws)
-		}
+	case 1:
 		r.written(ws, nil)
+		return nil
+	case 2:
+		r.observer.IDCollision(ws)
 		return nil
 	case 3:
 		return nil
@@ -202,7 +206,7 @@ func (r *Repository) Move(ctx context.Context, ws workspace.ID, id job.ID, m job
 		return job.ErrState()
 	}
 	r.observer.IsolationBreach(ws)
-	return breach()
+	return untrusted(nil)
 }
 
 // maxFetchRounds bounds how often a read starts again because an old copy went away between its head and its body.
@@ -219,9 +223,9 @@ func (r *Repository) Get(ctx context.Context, ws workspace.ID, id job.ID) (job.J
 	}
 	f := found[0]
 	r.observer.JobRead(ws, id, f.copy)
+	r.report(ws, f)
 	switch {
 	case f.invalid:
-		r.observer.RecordInvalid(ws)
 		return job.Job{}, fault.New(fault.Internal, fault.CodeRecordInvalid, "The stored job cannot be read")
 	case f.copy == job.CopyNone:
 		r.observer.WorkspaceMismatch(ws, f.owner)
@@ -237,6 +241,27 @@ type fetched struct {
 	invalid bool         // a whole record that cannot be decoded
 	owner   workspace.ID // the other workspace that holds the id in the old schema, where nothing is served
 	standIn []any        // what was read in the place of an old copy that is not there
+
+	// What the read met on the way, to be told to the observer once the answer is used.
+	stale     bool // served one of two differing copies
+	breach    bool // the new record contradicts its key
+	wrongType bool // a key holds no hash
+}
+
+// report tells the observer what a read met.
+func (r *Repository) report(ws workspace.ID, f fetched) {
+	if f.stale && f.copy != job.CopyNone {
+		r.observer.StaleCopyRead(ws)
+	}
+	if f.breach {
+		r.observer.IsolationBreach(ws)
+	}
+	if f.wrongType {
+		r.observer.WrongTypeRead(ws)
+	}
+	if f.invalid {
+		r.observer.RecordInvalid(ws)
+	}
 }
 
 // fetch reads jobs through the read plan, pipelined: in one trip the new copies and the heads of the old ones, in a
@@ -250,7 +275,7 @@ func (r *Repository) fetch(ctx context.Context, ws workspace.ID, ids []job.ID) (
 	}
 	for round := 0; len(todo) > 0; round++ {
 		if round == maxFetchRounds {
-			return nil, fault.New(fault.Unavailable, fault.CodeStorageUnavailable, "The job storage is not available")
+			return nil, unavailable(nil)
 		}
 		fromOld, err := r.fetchHeads(ctx, ws, ids, todo, out)
 		if err != nil || len(fromOld) == 0 {
@@ -284,30 +309,26 @@ func (r *Repository) fetchHeads(
 		return nil, err
 	}
 	for n, i := range todo {
-		old, oldOwnership, owner := r.oldHead(ws, ids[i], olds[n])
-		hash, newHead := r.newHash(ws, ids[i], news[n])
 		out[i] = fetched{}
+		f := &out[i]
+		old, oldOwnership := f.oldHead(ws, ids[i], olds[n])
+		hash, newHead := f.newHash(ws, ids[i], news[n])
 		switch {
-		case hash == nil && oldOwnership != mine:
-			out[i].owner = owner
-			if r.phase.ReadsOld() && oldOwnership == vacant {
-				out[i].standIn = readStandIn(ws, ids[i])
-			}
-		case hash == nil:
+		case hash == nil && oldOwnership == mine:
 			fromOld = append(fromOld, i)
-		case oldOwnership != mine:
-			out[i].serve(ws, ids[i], hash, job.CopyNew)
-		case old.stamps == newHead.stamps:
-			out[i].serve(ws, ids[i], hash, job.CopyNew)
+		case hash == nil:
+			if r.phase.ReadsOld() && oldOwnership == vacant {
+				f.standIn = readStandIn(ws, ids[i])
+			}
+		case oldOwnership != mine, old.stamps == newHead.stamps:
+			f.serve(hash, job.CopyNew)
 		default:
 			oldVersion, newVersion := old.stamps.version(), newHead.stamps.version()
-			if oldVersion != newVersion {
-				r.observer.StaleCopyRead(ws)
-			}
+			f.stale = oldVersion != newVersion
 			if job.Fresher(oldVersion, newVersion) == job.CopyOld {
 				fromOld = append(fromOld, i)
 			} else {
-				out[i].serve(ws, ids[i], hash, job.CopyNew)
+				f.serve(hash, job.CopyNew)
 			}
 		}
 	}
@@ -333,46 +354,46 @@ func (r *Repository) fetchOldBodies(
 			gone = append(gone, i)
 			continue
 		}
-		out[i].serve(ws, ids[i], hash, job.CopyOld)
+		out[i].serve(hash, job.CopyOld)
 	}
 	return gone, nil
 }
 
-func (f *fetched) serve(ws workspace.ID, id job.ID, hash map[string]string, c job.Copy) {
-	j, err := decode(ws, id, hash)
-	f.job, f.copy, f.invalid = j, c, err != nil
+func (f *fetched) serve(hash map[string]string, c job.Copy) {
+	j, ok := decode(hash)
+	f.job, f.copy, f.invalid = j, c, !ok
 }
 
 // oldHead reads the answer to HMGET of the old key, nil where the plan does not read it.
-func (r *Repository) oldHead(ws workspace.ID, id job.ID, cmd *redis.SliceCmd) (head, ownership, workspace.ID) {
+func (f *fetched) oldHead(ws workspace.ID, id job.ID, cmd *redis.SliceCmd) (h head, o ownership) {
 	if cmd == nil {
-		return head{}, vacant, workspace.ID{}
+		return head{}, vacant
 	}
 	if cmd.Err() != nil {
-		r.observer.WrongTypeRead(ws)
-		return head{}, vacant, workspace.ID{}
+		f.wrongType = true
+		return head{}, vacant
 	}
-	h := headOf(cmd.Val())
-	o, owner := h.inOld(ws, id)
-	return h, o, owner
+	h = headOf(cmd.Val())
+	o, f.owner = h.inOld(ws, id)
+	return h, o
 }
 
 // newHash reads the answer to HGETALL of the new key, nil where the plan does not read it; hash is nil unless it is
 // ws's whole record.
-func (r *Repository) newHash(ws workspace.ID, id job.ID, cmd *redis.MapStringStringCmd) (map[string]string, head) {
+func (f *fetched) newHash(ws workspace.ID, id job.ID, cmd *redis.MapStringStringCmd) (hash map[string]string, h head) {
 	if cmd == nil {
 		return nil, head{}
 	}
 	if cmd.Err() != nil {
-		r.observer.WrongTypeRead(ws)
+		f.wrongType = true
 		return nil, head{}
 	}
-	h := headOfHash(cmd.Val())
+	h = headOfHash(cmd.Val())
 	switch h.inNew(ws, id) {
 	case mine:
 		return cmd.Val(), h
 	case foreign:
-		r.observer.IsolationBreach(ws)
+		f.breach = true
 	case vacant:
 	}
 	return nil, head{}

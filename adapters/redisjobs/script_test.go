@@ -69,13 +69,13 @@ func TestScriptsNameTheirKeysAndArguments(t *testing.T) {
 		for _, table := range []string{"KEYS", "ARGV"} {
 			used := regexp.MustCompile(table+`\[(\d+)\]`).FindAllStringSubmatch(code, -1)
 			for _, by := range regexp.MustCompile(table+`\[([a-z]+)\]`).FindAllStringSubmatch(code, -1) {
-				loop := regexp.MustCompile(`for ` + by[1] + ` = (\d+), (\d+), -1 do`).FindStringSubmatch(code)
+				loop := regexp.MustCompile(`for ` + by[1] + ` = (\d+), (\d+) do`).FindStringSubmatch(code)
 				require.NotNil(t, loop, "%s: %s", name, by[0])
 				from, err := strconv.Atoi(loop[1])
 				require.NoError(t, err)
 				to, err := strconv.Atoi(loop[2])
 				require.NoError(t, err)
-				for ; from >= to; from-- {
+				for ; from <= to; from++ {
 					used = append(used, []string{"", strconv.Itoa(from)})
 				}
 			}
@@ -134,6 +134,12 @@ func shape(value string) string {
 		return value
 	}
 	return fmt.Sprintf("{%d}", strings.Count(value, ",")+1)
+}
+
+// TestIdempotencyKeysLiveAsLongAsTheCoreSays: a script cannot take the constant itself.
+func TestIdempotencyKeysLiveAsLongAsTheCoreSays(t *testing.T) {
+	seconds := strconv.Itoa(int(job.ClientRequestIDLifetime / time.Second))
+	require.Contains(t, enqueueSource, "call('SETEX', idempotency, '"+seconds+"', id)")
 }
 
 // TestScriptsUseNoGlobals compiles each script as it is sent: it sets no global variable and reads known ones alone.

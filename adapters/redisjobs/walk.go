@@ -163,13 +163,13 @@ func (w *walk) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		jobs, fits, err := w.read(ctx, ids)
+		met, fits, err := w.read(ctx, ids)
 		if err != nil {
 			return err
 		}
 		switch {
 		case fits:
-			w.take(jobs)
+			w.take(met)
 			if w.advance(next) {
 				return nil
 			}
@@ -178,8 +178,8 @@ func (w *walk) run(ctx context.Context) error {
 			w.count /= 2
 			continue
 		case len(w.page.Jobs) == 0:
-			w.take(jobs)
-			w.after, w.end, w.ends = jobs[len(jobs)-1].job.ID, next, true
+			w.take(met)
+			w.after, w.end, w.ends = w.page.Jobs[len(w.page.Jobs)-1].ID, next, true
 		}
 		if !fits || len(w.page.Jobs) == w.query.Limit {
 			break
@@ -267,10 +267,7 @@ func (w *walk) owned(ctx context.Context, ids []job.ID) ([]job.ID, error) {
 	for i, id := range ids {
 		isMine := false
 		if heads[i].Err() == nil {
-			v := heads[i].Val()
-			ownID, _ := v[0].(string)
-			ownWorkspace, _ := v[1].(string)
-			o, _ := head{id: ownID, workspace: ownWorkspace}.inOld(w.ws, id)
+			o, _ := ownerOf(heads[i].Val()).inOld(w.ws, id)
 			isMine = o == mine
 		}
 		if isMine != w.inNew {
@@ -280,36 +277,42 @@ func (w *walk) owned(ctx context.Context, ids []job.ID) ([]job.ID, error) {
 	return kept, nil
 }
 
-// read fetches what matches among ids, in their order, and stops where the page would be full; fits is false then.
-// An empty page always gets at least one job.
-func (w *walk) read(ctx context.Context, ids []job.ID) (jobs []fetched, fits bool, err error) {
-	bytes := w.bytes
+// read fetches ids in their order and stops where the page would be full; fits is false then. An empty page always
+// gets at least one job. What was met is reported by take alone: a position may be read again in smaller parts.
+func (w *walk) read(ctx context.Context, ids []job.ID) (met []fetched, fits bool, err error) {
+	taken, bytes := len(w.page.Jobs), w.bytes
 	for batch := range slices.Chunk(ids, fetchBatch) {
 		found, err := w.fetch(ctx, w.ws, batch)
 		if err != nil {
 			return nil, false, err
 		}
 		for _, f := range found {
-			if f.invalid {
-				w.observer.RecordInvalid(w.ws)
-				continue
+			if w.shows(f) {
+				bytes += f.job.Size()
+				if taken == w.query.Limit || taken > 0 && bytes > job.MaxPageBytes {
+					return met, false, nil
+				}
+				taken++
 			}
-			if f.copy == job.CopyNone || !w.query.Matches(f.job) {
-				continue
-			}
-			taken := len(w.page.Jobs) + len(jobs)
-			bytes += f.job.Size()
-			if taken == w.query.Limit || taken > 0 && bytes > job.MaxPageBytes {
-				return jobs, false, nil
-			}
-			jobs = append(jobs, f)
+			met = append(met, f)
 		}
 	}
-	return jobs, true, nil
+	return met, true, nil
 }
 
-func (w *walk) take(jobs []fetched) {
-	for _, f := range jobs {
+func (w *walk) shows(f fetched) bool {
+	return f.copy != job.CopyNone && !f.invalid && w.query.Matches(f.job)
+}
+
+// take puts what the page shows of met into it, and reports what it met on the way.
+func (w *walk) take(met []fetched) {
+	for _, f := range met {
+		shown := w.shows(f)
+		f.stale = f.stale && shown
+		w.report(w.ws, f)
+		if !shown {
+			continue
+		}
 		w.page.Jobs = append(w.page.Jobs, f.job)
 		w.page.ReadPath = w.page.ReadPath.With(f.copy)
 		w.bytes += f.job.Size()

@@ -29,13 +29,11 @@
 --   0           not made: another's record holds the only key to write                 -> fault.Conflict
 --   -1          not made: a hash contradicts the workspace or the id of its key        -> fault.Internal, breach
 --   {id}        not made: KEYS[4] names this job; call again with its keys
---   {id, action_provider, action_name, params}   not made: this job of the workspace was made for KEYS[4]
+--   {id, workspace_id, action_provider, action_name, params}   not made: this job was made for KEYS[4]
 local call = redis.call
 local idempotency, ws, id = KEYS[4], ARGV[2], ARGV[3]
 local write_old, write_new, look_old, look_new = string.byte(ARGV[1], 1, 4)
 write_old, write_new, look_old, look_new = write_old == 49, write_new == 49, look_old == 49, look_new == 49
--- A queue entry is a bare id while the old schema is written: workers that know only that one may take it.
-local entry = write_old and id or ws .. ':' .. id
 
 if idempotency then
   local known = call('GET', idempotency)
@@ -47,11 +45,11 @@ if idempotency then
       return {known}
     end
     -- Whatever the plan, the known job is gone only where neither schema holds it for this workspace.
-    for i = 6, 5, -1 do
+    for i = 5, 6 do
       local job = redis.pcall('HMGET', KEYS[i], 'job_id', 'workspace_id', 'action_provider', 'action_name', 'params')
       if not job.err then
         if job[1] == known and job[2] == ws then
-          return {known, job[3] or '', job[4] or '', job[5] or ''}
+          return {job[1], job[2], job[3] or '', job[4] or '', job[5] or ''}
         elseif i == 6 and (job[1] or '') ~= '' and (job[2] or '') ~= '' then
           return -1
         end
@@ -93,7 +91,8 @@ if taken > 0 then
 end
 
 local now = stamp(ARGV[4], ARGV[5])
-call('RPUSH', KEYS[3], entry)
+-- A queue entry is a bare id where the old schema holds the job: workers that know only that one may take it.
+call('RPUSH', KEYS[3], write_old and id or ws .. ':' .. id)
 if taken > 0 then
   -- Only stubs are left: nothing of them may show through the whole copies.
   if write_old then call('DEL', old) end

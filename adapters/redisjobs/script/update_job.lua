@@ -14,7 +14,7 @@
 -- ARGV[6] result, JSON text or ''
 -- ARGV[7] error or ''
 -- ARGV[8] milliseconds that the job is kept from now on, '' for as long as before
--- ARGV[9] the time that the move sets: 'started_at', 'finished_at', or '' for none
+-- ARGV[9] the time that the move sets: 'started_at', 'finished_at', or '' where it takes started_at away
 -- ARGV[10] a recent whole second since 1970
 -- ARGV[11] that second as text, YYYY-MM-DDTHH:MM:SS
 --
@@ -57,11 +57,8 @@ local from, base = new, KEYS[2]
 if old and (not new or old_is_fresher(old, new)) then
   from, base = old, KEYS[1]
 end
-if from[4] == to then
-  local outcome = redis.call('HMGET', base, 'result', 'error')
-  if (outcome[1] or '') == result and (outcome[2] or '') == problem then
-    return 3
-  end
+if from[4] == to and (from[8] or '') == result and (from[9] or '') == problem then
+  return 3
 end
 if not from[4] or string.find(from[4], ',', 1, true) or
   not string.find(ARGV[5], ',' .. from[4] .. ',', 1, true) then
@@ -77,7 +74,7 @@ end
 if base ~= target then
   redis.call('COPY', base, target, 'REPLACE')
 end
-local fields = {'status', to, 'rev', string.format('%.0f', revision(from[3]) + 1)}
+local fields = {'status', to, 'rev', string.format('%.0f', math.min(revision(from[3]) + 1, 999999999999999))}
 if ARGV[9] ~= '' then
   fields[5], fields[6] = ARGV[9], stamp(ARGV[10], ARGV[11])
 end
@@ -90,7 +87,7 @@ if problem ~= '' then
   fields[#fields + 1] = problem
 end
 redis.call('HSET', target, unpack(fields))
-if to == 'pending' then
+if ARGV[9] == '' then
   redis.call('HDEL', target, 'started_at')
 end
 if ARGV[8] ~= '' then

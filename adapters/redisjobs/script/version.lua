@@ -29,7 +29,7 @@ local function instant(text)
   return string.format('%012d%s', seconds, string.sub(fraction .. '000000', 1, 6))
 end
 
-local FIELDS = {'job_id', 'workspace_id', 'rev', 'status', 'enqueued_at', 'started_at', 'finished_at'}
+local FIELDS = {'job_id', 'workspace_id', 'rev', 'status', 'enqueued_at', 'started_at', 'finished_at', 'result', 'error'}
 
 -- revision reads a rev; what is no plain number up to 15 digits is 0.
 local function revision(text)
@@ -46,14 +46,15 @@ end
 local function old_is_fresher(old, new)
   local ro, rn = revision(old[3]), revision(new[3])
   if ro ~= rn then return ro > rn end
-  if old[4] == new[4] and old[5] == new[5] and old[6] == new[6] and old[7] == new[7] then
-    return false -- the usual case, told without reading a time
+  local same = old[4] == new[4] and old[5] == new[5] and old[6] == new[6] and old[7] == new[7]
+  if ro > 0 then
+    if (old[8] or '') ~= (new[8] or '') or (old[9] or '') ~= (new[9] or '') then return true end
+    return not same and ((old[4] or '') ~= (new[4] or '') or instant(old[5]) ~= instant(new[5]) or
+      instant(old[6]) ~= instant(new[6]) or instant(old[7]) ~= instant(new[7]))
   end
+  if same then return false end
   local eo, so, fo = instant(old[5]), instant(old[6]), instant(old[7])
   local en, sn, fn = instant(new[5]), instant(new[6]), instant(new[7])
-  if ro > 0 then
-    return (old[4] or '') ~= (new[4] or '') or eo ~= en or so ~= sn or fo ~= fn
-  end
   local lo, ln = latest(eo, so, fo), latest(en, sn, fn)
   if lo ~= ln then return lo > ln end
   local rank = {pending = 1, running = 2, completed = 3, failed = 3}
