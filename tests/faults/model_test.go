@@ -218,7 +218,11 @@ func (m *machine) enqueue(rt *rapid.T) {
 	for _, k := range keys {
 		m.hashes[k] = record{fields: maps.Clone(fields)}
 	}
-	m.queue = append(m.queue, queueEntry(p, ws, id))
+	entry := id
+	if !toOld || foreign { // who takes a bare id looks at the old key, which is not this job's
+		entry = ws + ":" + id
+	}
+	m.queue = append(m.queue, entry)
 }
 
 func (m *machine) move(rt *rapid.T) {
