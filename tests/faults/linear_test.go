@@ -41,7 +41,12 @@ func oneJob() porcupine.Model {
 	return porcupine.Model{
 		Init: func() any { return state{status: job.Pending, rev: 1} },
 		Step: func(s, in, out any) (bool, any) {
-			before, c, o := s.(state), in.(call), out.(outcome)
+			before, isState := s.(state)
+			c, isCall := in.(call)
+			o, isOutcome := out.(outcome)
+			if !isState || !isCall || !isOutcome {
+				return false, s
+			}
 			if c.move.To == "" {
 				return o.job == before, before
 			}
