@@ -26,7 +26,8 @@ const defaultTimeout = 2 * time.Second
 // Connect makes a client; it does not touch the network. The error repeats nothing of the URL, which may hold a
 // password.
 //
-// Commands are tried again up to three times after a broken connection: every script is safe to run twice.
+// Commands are tried again up to three times after a broken connection. An enqueue is safe to run twice, and so is a move
+// as long as nobody else moves the job between the tries.
 func Connect(o ConnectOptions) (*redis.Client, error) {
 	logging.Disable() // the library's switch for the whole process: it writes text with addresses to standard error
 	options, err := redis.ParseURL(o.URL)

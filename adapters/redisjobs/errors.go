@@ -48,7 +48,7 @@ func isDefect(reply string) bool {
 	}
 	for _, passing := range []string{
 		": -OOM ", ": -READONLY ", ": -MISCONF ", ": -NOREPLICAS ", ": -NOPERM ", "The user executing the script can't ",
-		"max number of clients", "Protocol error: unauthenticated ",
+		"max number of clients", "Protocol error: unauthenticated ", "ERR AUTH ", "DB index is out of range",
 	} {
 		if strings.Contains(reply, passing) {
 			return false
@@ -57,8 +57,8 @@ func isDefect(reply string) bool {
 	return strings.HasPrefix(reply, "ERR ")
 }
 
-// isWrongType is true for a key that holds another type, also where a script met it.
-func isWrongType(reply string) bool { return strings.Contains(reply, "WRONGTYPE") }
+// isWrongType is true where a command met a key that holds another type. In a script that is a defect like any other.
+func isWrongType(reply string) bool { return strings.HasPrefix(reply, "WRONGTYPE ") }
 
 // invalid is the answer to a caller that broke the port's contract: no workspace, no job id, a limit out of range.
 func invalid() error {

@@ -14,8 +14,8 @@ func TestCutPositions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.IntRange(1, 40).Draw(t, "bits of the table")
 		from := rapid.Uint64Range(0, 1<<size-1).Draw(t, "bucket, in the order of the walk")
-		steps := rapid.Uint64Range(1, 11).Draw(t, "buckets")
-		to := min(from+steps, 1<<size) // 1<<size is the end
+		steps := rapid.Uint64Range(1, 1<<timesBits-1).Draw(t, "buckets") // more than one where a table is being resized
+		to := min(from+steps, 1<<size)                                   // 1<<size is the end
 		at := func(bucket uint64) uint64 { return bits.Reverse64(bucket << (64 - size)) }
 		pos, end := at(from), at(to)
 		if to == 1<<size {
@@ -34,7 +34,7 @@ func TestCutPositions(t *testing.T) {
 		require.True(t, within(next, end))
 		require.Equal(t, end == 0, within(0, end), "the end of the walk is behind every other end")
 	})
-	for _, odd := range [][2]uint64{{1 << 60, 0}, {0, bits.Reverse64(17 << 20)}} {
+	for _, odd := range [][2]uint64{{1 << 60, 0}, {0, bits.Reverse64((1<<timesBits + 1) << 20)}} {
 		pos, _, ok := splitPosition(joinPosition(odd[0], odd[1]))
 		require.False(t, ok, "%d to %d is no stretch of Redis'", odd[0], odd[1])
 		require.Zero(t, pos)

@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -38,7 +39,6 @@ type Options struct {
 type Repository struct {
 	rdb             redis.UniversalClient
 	phase           migration.Phase
-	plan            string
 	retention       time.Duration
 	observer        ports.Observer
 	enqueue, update *redis.Script
@@ -47,23 +47,17 @@ type Repository struct {
 // New makes the repository of a phase. It does not touch the network.
 func New(rdb redis.UniversalClient, phase migration.Phase, o Options) *Repository {
 	return &Repository{
-		rdb: rdb, phase: phase, plan: planOf(phase), retention: o.Retention, observer: o.Observer,
-		enqueue: redis.NewScript(stampSource + enqueueSource),
-		update:  redis.NewScript(versionSource + stampSource + updateSource),
+		rdb: rdb, phase: phase, retention: o.Retention, observer: o.Observer,
+		enqueue: redis.NewScript(planSource(phase) + stampSource + enqueueSource),
+		update:  redis.NewScript(planSource(phase) + versionSource + stampSource + updateSource),
 	}
 }
 
-// planOf writes a phase as the first argument of every script.
-func planOf(p migration.Phase) string {
-	plan := []byte("0000")
-	for i, on := range []bool{
-		p.WritesOld(), p.WritesNew(), p.LooksAtOld(), p.LooksAtNew(),
-	} {
-		if on {
-			plan[i] = '1'
-		}
-	}
-	return string(plan)
+// planSource writes a phase as the first line of each script: a plan is fixed for as long as a server runs, so that it
+// need not be sent with every call.
+func planSource(p migration.Phase) string {
+	return fmt.Sprintf("local WRITE_OLD, WRITE_NEW, LOOK_OLD, LOOK_NEW = %t, %t, %t, %t\n",
+		p.WritesOld(), p.WritesNew(), p.LooksAtOld(), p.LooksAtNew())
 }
 
 // maxKnownRounds bounds how often an enqueue follows an idempotency key that names another job each time.
@@ -77,7 +71,7 @@ func (r *Repository) Enqueue(ctx context.Context, d job.Draft) (job.Enqueued, er
 	keys := make([]string, 0, 6)
 	keys = append(keys, oldKey(d.ID), newKey(d.Workspace, d.ID), queueKey)
 	second, text := currentSecond()
-	args := append(make([]any, 0, 12), r.plan, d.Workspace.String(), d.ID.String(), second, text,
+	args := append(make([]any, 0, 11), d.Workspace.String(), d.ID.String(), second, text,
 		d.Provider, d.Name, string(d.Params), d.Actor, d.TraceParent)
 	if !d.ClientRequestID.IsZero() {
 		keys = append(keys, idempotencyKey(d.Workspace, d.ClientRequestID))
@@ -102,7 +96,7 @@ func (r *Repository) Enqueue(ctx context.Context, d job.Draft) (job.Enqueued, er
 			return job.Enqueued{}, untrusted(err)
 		}
 		keys = append(keys[:4], oldKey(id), newKey(d.Workspace, id))
-		args = append(args[:11], id.String())
+		args = append(args[:10], id.String())
 	}
 	return job.Enqueued{}, unavailable(nil)
 }
@@ -185,7 +179,7 @@ func (r *Repository) Move(ctx context.Context, ws workspace.ID, id job.ID, m job
 	}
 	second, text := currentSecond()
 	reply, err := r.update.Run(ctx, r.rdb, []string{oldKey(id), newKey(ws, id)},
-		r.plan, ws.String(), id.String(), string(m.To), sources, string(m.Result), m.Error, keep, stamped, second, text).Int64()
+		ws.String(), id.String(), string(m.To), sources, string(m.Result), m.Error, keep, stamped, second, text).Int64()
 	if err != nil {
 		err = translate(err)
 		r.written(ws, err)

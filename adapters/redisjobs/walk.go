@@ -125,8 +125,8 @@ func (w *walk) cursor() job.Cursor {
 // the next it gives the keys of one stretch of that order. A cut position is written with its stretch: how long it
 // is, as a small number times a power of two, stands in bits that SCAN ignores.
 const (
-	positionBits = 52
-	timesBits    = 4
+	positionBits = 44 // more buckets than any server has
+	timesBits    = 12
 	powerShift   = positionBits + timesBits // of the power, below the bit of oldFromStart
 )
 
