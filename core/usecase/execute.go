@@ -86,22 +86,17 @@ func (u Execute) Do(ctx context.Context, credential string, input func() (Execut
 	if err := u.sameWorkspace(caller, in.Given, access.ScopeExecute); err != nil {
 		return ExecuteOutput{}, err
 	}
-	id, err := u.IDs.NewJobID()
-	if err != nil {
-		return ExecuteOutput{}, u.failed(caller, fault.Wrap(err, fault.Internal, fault.CodeInternal, "no job id"))
-	}
-	draft := job.Draft{
-		ID: id, Workspace: caller.Workspace, Provider: in.Provider, Name: in.Name, Params: in.Params,
+	draft, made, err := u.enqueue(ctx, job.Draft{
+		Workspace: caller.Workspace, Provider: in.Provider, Name: in.Name, Params: in.Params,
 		Actor: caller.Actor, ClientRequestID: in.ClientRequestID, TraceParent: in.TraceParent,
-	}
-	made, err := u.Jobs.Enqueue(ctx, draft)
+	})
 	if err != nil {
 		return ExecuteOutput{}, u.failed(caller, err)
 	}
 	if !u.owned(caller, made.Job) {
 		return ExecuteOutput{}, u.failed(caller, fault.New(fault.Internal, fault.CodeInternal, "not the caller's job"))
 	}
-	if !made.Replayed && made.Job.ID != id {
+	if !made.Replayed && made.Job.ID != draft.ID {
 		return ExecuteOutput{}, u.failed(caller, fault.New(fault.Internal, fault.CodeInternal, "not the job that was drafted"))
 	}
 	if made.Replayed && !draft.Asks(made.Job) {
@@ -109,6 +104,25 @@ func (u Execute) Do(ctx context.Context, credential string, input func() (Execut
 			"The idempotency key was used for a different action or params")
 	}
 	return ExecuteOutput{ID: made.Job.ID, Replayed: made.Replayed}, nil
+}
+
+// maxIDs bounds the ids tried for one job.
+const maxIDs = 3
+
+// enqueue gives the draft an id that nobody holds. The caller did not choose the id, so that a taken one is none of its
+// business.
+func (u Execute) enqueue(ctx context.Context, d job.Draft) (job.Draft, job.Enqueued, error) {
+	for range maxIDs {
+		var err error
+		if d.ID, err = u.IDs.NewJobID(); err != nil {
+			return d, job.Enqueued{}, fault.Wrap(err, fault.Internal, fault.CodeInternal, "no job id")
+		}
+		made, err := u.Jobs.Enqueue(ctx, d)
+		if err == nil || fault.KindOf(err) != fault.Conflict {
+			return d, made, err //nolint:wrapcheck // already a fault
+		}
+	}
+	return d, job.Enqueued{}, fault.New(fault.Internal, fault.CodeInternal, "no free job id")
 }
 
 func (u Execute) failed(c access.Caller, err error) error {

@@ -125,3 +125,33 @@ func TestExecuteWithoutAnID(t *testing.T) {
 	require.Equal(t, fault.Internal, fault.KindOf(err))
 	require.ErrorIs(t, err, cause)
 }
+
+func TestExecuteTakesAnotherIDWhereOneIsTaken(t *testing.T) {
+	taken := fault.New(fault.Conflict, fault.CodeJobState, "The job id is taken")
+	free, err := job.ParseID("free")
+	require.NoError(t, err)
+
+	r := newRig(t)
+	u := usecase.Execute{Gate: r.gate(), Jobs: r.jobs, IDs: r.ids}
+	input := func() (usecase.ExecuteInput, error) { return executeInput(t), nil }
+	r.authenticates()
+	gomock.InOrder(
+		r.ids.EXPECT().NewJobID().Return(r.id, nil),
+		r.jobs.EXPECT().Enqueue(gomock.Any(), gomock.Any()).Return(job.Enqueued{}, taken),
+		r.ids.EXPECT().NewJobID().Return(free, nil),
+		r.jobs.EXPECT().Enqueue(gomock.Any(), gomock.Any()).
+			DoAndReturn(func(_ context.Context, d job.Draft) (job.Enqueued, error) {
+				return job.Enqueued{Job: job.Job{ID: d.ID, Workspace: d.Workspace}}, nil
+			}),
+	)
+	out, err := u.Do(t.Context(), proof, input)
+	require.NoError(t, err)
+	require.Equal(t, free, out.ID)
+
+	r.authenticates()
+	r.ids.EXPECT().NewJobID().Return(r.id, nil).MinTimes(2)
+	r.jobs.EXPECT().Enqueue(gomock.Any(), gomock.Any()).Return(job.Enqueued{}, taken).MinTimes(2)
+	r.observer.EXPECT().EnqueueFailed(r.acme, fault.Internal)
+	_, err = u.Do(t.Context(), proof, input)
+	require.Equal(t, fault.Internal, fault.KindOf(err), "the caller did not choose the id")
+}

@@ -214,7 +214,7 @@ func TestOnlyTheScopeOfTheUseCaseOpensIt(t *testing.T) {
 func TestFaultsOfThePortsPassThrough(t *testing.T) {
 	for _, op := range operations() {
 		for _, kind := range []fault.Kind{
-			fault.Unavailable, fault.Timeout, fault.Canceled, fault.Internal, fault.NotFound, fault.Conflict, fault.Invalid,
+			fault.Unavailable, fault.Timeout, fault.Canceled, fault.Internal, fault.NotFound, fault.Invalid,
 		} {
 			t.Run(op.name+"/"+kind.String(), func(t *testing.T) {
 				cause := errors.New("connection reset")

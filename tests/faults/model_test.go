@@ -110,6 +110,19 @@ func fresher(oldCopy, newCopy *record) *record {
 	return newCopy
 }
 
+// startedFrom chooses the copy that a write starts from: a write sees results and errors, too, and loses none that a
+// writer without rev left in the old copy alone.
+func startedFrom(oldCopy, newCopy *record) *record {
+	if oldCopy != nil && newCopy != nil {
+		rev := number(oldCopy.fields["rev"])
+		differ := oldCopy.fields["result"] != newCopy.fields["result"] || oldCopy.fields["error"] != newCopy.fields["error"]
+		if rev > 0 && rev == number(newCopy.fields["rev"]) && differ {
+			return oldCopy
+		}
+	}
+	return fresher(oldCopy, newCopy)
+}
+
 func number(text string) int {
 	n, err := strconv.Atoi(text)
 	if err != nil {
@@ -241,7 +254,7 @@ func (m *machine) move(rt *rapid.T) {
 	oldCopy, newCopy, foreign := m.copies(ws, id, inOld, inNew)
 	toOld, toNew := writes(p)
 	toOld = toOld && !foreign
-	base := fresher(oldCopy, newCopy)
+	base := startedFrom(oldCopy, newCopy)
 	if base == nil || !toOld && !toNew {
 		require.Equal(rt, fault.NotFound.String(), fault.KindOf(err).String())
 		return
