@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -118,7 +119,7 @@ func FlagName(variable string) string {
 	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(variable, "RELAY_"), "_", "-"))
 }
 
-// Load reads an environment. Every error in it is found, and each joined error is a *ConfigError.
+// Load reads an environment. Every variable that is wrong is named, once: each joined error is a *ConfigError.
 func Load(environment map[string]string) (Config, error) {
 	given := func(name string) bool { return environment[name] != "" }
 	var c Config
@@ -144,10 +145,24 @@ func Load(environment map[string]string) (Config, error) {
 			Variable: "REDIS_URL", Reason: "the demo has a Redis of its own: unset this or RELAY_DEMO",
 		})
 	}
-	if err := errors.Join(faults...); err != nil {
+	if err := errors.Join(once(faults)...); err != nil {
 		return Config{}, err
 	}
 	return c, nil
+}
+
+// once keeps the first complaint about each variable.
+func once(faults []error) []error {
+	said := map[string]bool{}
+	return slices.DeleteFunc(faults, func(err error) bool {
+		var wrong *ConfigError
+		if !errors.As(err, &wrong) || wrong.Variable == "" {
+			return false
+		}
+		again := said[wrong.Variable]
+		said[wrong.Variable] = true
+		return again
+	})
 }
 
 // parse fills c and gives an error for each value that has the wrong form.

@@ -40,7 +40,7 @@ type Streams struct {
 }
 
 // Options is the service: the one graph that production, the demo and the tests run. It provides *httpapi.Addresses.
-// Adapters are bound to ports here and nowhere else.
+// Adapters are bound to ports in this package and nowhere else: here, and for ports.AuthProvider in auth.go.
 func Options(c Config, s Streams) fx.Option {
 	return fx.Options(
 		fx.WithLogger(func() fxevent.Logger { return fxevent.NopLogger }), // failures come back from Start and Stop

@@ -41,12 +41,11 @@ func newAPIKeyCommand() *cobra.Command {
 		if err != nil {
 			return &faultError{err}
 		}
-		made.WorkspaceID, made.ActorID, made.Scopes = entry.WorkspaceID, entry.ActorID, entry.Scopes
-		made.ExpiresAt = entry.ExpiresAt
-		if entry.ID != "" {
-			made.ID = entry.ID
+		entry.SHA256 = made.SHA256
+		if entry.ID == "" {
+			entry.ID = made.ID
 		}
-		text, err := made.YAML()
+		text, err := entry.YAML()
 		if err != nil {
 			return err //nolint:wrapcheck // names the field
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/relay-jobs/relay/app"
+	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/tests/harness"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
@@ -138,6 +139,16 @@ func TestServeRefusesWhatCannotBeMeant(t *testing.T) {
 				"RELAY_JWT_ALGORITHMS": "HS256", "RELAY_JWT_ISSUER": "i", "RELAY_JWT_AUDIENCE": "a", "RELAY_JWT_SECRET": secret,
 			}, nil, "RELAY_JWT_SECRET",
 		},
+		"a leeway": {
+			environment{
+				"RELAY_JWT_ALGORITHMS": "HS256", "RELAY_JWT_ISSUER": "i", "RELAY_JWT_AUDIENCE": "a",
+				"RELAY_JWT_SECRET": strings.Repeat(secret, 3), "RELAY_JWT_LEEWAY": "10m",
+			}, nil, "RELAY_JWT_LEEWAY",
+		},
+		"no keys for JWTs": {
+			environment{"RELAY_JWT_ALGORITHMS": "RS256", "RELAY_JWT_ISSUER": "i", "RELAY_JWT_AUDIENCE": "a"}, nil,
+			"RELAY_JWT_JWKS_URL (--jwt-jwks-url): a URL or a file of public keys must be set",
+		},
 		"a phase that is none": {
 			environment{"RELAY_API_KEYS_FILE": keys.Path, "AI_JOBS_OLD_SCHEMA": "off"}, nil, "AI_JOBS_NEW_SCHEMA",
 		},
@@ -153,6 +164,12 @@ func TestServeRefusesWhatCannotBeMeant(t *testing.T) {
 			require.Equal(t, app.ExitRefused, code, stderr)
 			require.Contains(t, stderr, c.names)
 			require.NotContains(t, stdout+stderr, secret)
+			complaints := regexp.MustCompile(`(?m)^(?:relay: refused: )?([A-Z_]+) \(--`).FindAllStringSubmatch(stderr, -1)
+			about := map[string]bool{}
+			for _, complaint := range complaints {
+				require.False(t, about[complaint[1]], "more than one line about %s: %s", complaint[1], stderr)
+				about[complaint[1]] = true
+			}
 		})
 	}
 }
@@ -279,6 +296,38 @@ func TestVersionNamesTheBuild(t *testing.T) {
 	code, stdout, _ := harness.Run(t, nil, "version")
 	require.Equal(t, app.ExitOK, code)
 	require.Regexp(t, `^relay \S+ \(revision \S+, go1\.\d+`, stdout)
+}
+
+// TestReadmeHasTheTableOfPhases keeps the README's table to what the code does in each phase.
+func TestReadmeHasTheTableOfPhases(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	unset, err := app.Load(environment{"RELAY_API_KEYS_FILE": "keys.yaml"})
+	require.NoError(t, err)
+
+	word := map[bool]string{true: "on", false: "off"}
+	schemas := func(old, both bool) string {
+		switch {
+		case both:
+			return "both"
+		case old:
+			return "old"
+		}
+		return "new"
+	}
+	table := "|---|---|---|---|---|---|---|\n"
+	for _, p := range migration.Phases() {
+		name, f := p.String(), p.Flags()
+		if p == unset.Phase {
+			name += " (the default)"
+		}
+		table += "| " + strings.Join([]string{
+			name, word[f.NewSchema], word[f.OldSchema], word[f.PrefersNew], word[f.FallbackOld],
+			schemas(p.WritesOld(), p.WritesBoth()), schemas(p.ReadsOld(), p.ReadsOld() && p.ReadsNew()),
+		}, " | ") + " |\n"
+	}
+	require.Contains(t, string(readme), table+"\n")
 }
 
 // TestDocumentsListEveryVariable keeps the README, the example and the help of `relay serve` to what the code reads.

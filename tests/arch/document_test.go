@@ -40,4 +40,10 @@ func TestArchitectureNamesWhatIsThere(t *testing.T) {
 		}
 	}
 	require.Greater(t, named, 30)
+
+	for _, s := range sources(t) {
+		if room := strings.Split(s.dir, "/"); len(room) > 1 {
+			require.Contains(t, string(content), "`"+room[0]+"/"+room[1]+"`", "ARCHITECTURE.md says nothing about it")
+		}
+	}
 }

@@ -48,7 +48,7 @@ func main() {
 	missed, err := bench(ctx, o)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(2) //nolint:gocritic // cancel does nothing for a process that ends
+		os.Exit(2) // cancel does nothing for a process that ends
 	}
 	if missed && o.strict {
 		os.Exit(1)
