@@ -146,7 +146,8 @@ func TestServeRefusesWhatCannotBeMeant(t *testing.T) {
 			}, nil, "RELAY_JWT_LEEWAY",
 		},
 		"no keys for JWTs": {
-			environment{"RELAY_JWT_ALGORITHMS": "RS256", "RELAY_JWT_ISSUER": "i", "RELAY_JWT_AUDIENCE": "a"}, nil,
+			environment{"RELAY_JWT_ALGORITHMS": "RS256", "RELAY_JWT_ISSUER": "i", "RELAY_JWT_AUDIENCE": "a"},
+			nil,
 			"RELAY_JWT_JWKS_URL (--jwt-jwks-url): a URL or a file of public keys must be set",
 		},
 		"a phase that is none": {
