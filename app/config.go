@@ -185,22 +185,12 @@ func (c *Config) parse(environment map[string]string) (faults []error) {
 		c.JWTAlgorithms[i] = strings.TrimSpace(a)
 	}
 	for _, v := range Variables() {
-		// An empty text would pass for the default. The four schema flags decide what is written and read: a half-set
-		// one is not guessed.
-		if value, there := environment[v.Name]; there && value == "" && isSwitch(v.Name) {
-			faults = append(faults, &ConfigError{Variable: v.Name, Reason: "must be on or off; it is set but empty"})
+		// An empty text would pass for the default or for nothing set: a lost REDIS_URL for the Redis of this machine.
+		if value, there := environment[v.Name]; there && value == "" {
+			faults = append(faults, &ConfigError{Variable: v.Name, Reason: "is set but empty: give it a value, or unset it"})
 		}
 	}
 	return faults
-}
-
-func isSwitch(variable string) bool {
-	for f := range reflect.TypeFor[Config]().Fields() {
-		if f.Tag.Get("env") == variable {
-			return f.Type == reflect.TypeFor[Switch]()
-		}
-	}
-	return false
 }
 
 // mustBe is the complaint about a field's value.

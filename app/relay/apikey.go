@@ -37,6 +37,9 @@ func newAPIKeyCommand() *cobra.Command {
 		if entry.WorkspaceID == "" {
 			return errors.New("--workspace is missing: every request with such a key would be refused")
 		}
+		if entry.ExpiresAt == "" && cmd.Flags().Changed("expires-at") {
+			return errors.New("--expires-at is empty: such a key would never expire")
+		}
 		token, made, err := apikey.Generate()
 		if err != nil {
 			return &faultError{err}

@@ -133,6 +133,8 @@ func TestServeRefusesWhatCannotBeMeant(t *testing.T) {
 		"no authentication":   {environment{}, nil, "RELAY_API_KEYS_FILE"},
 		"a variable":          {environment{"RELAY_RETENTION": secret}, nil, "RELAY_RETENTION"},
 		"a flag":              {nil, []string{"--retention=" + secret}, "RELAY_RETENTION (--retention)"},
+		"an empty variable":   {environment{"RELAY_API_KEYS_FILE": keys.Path, "REDIS_URL": ""}, nil, "REDIS_URL (--redis-url)"},
+		"an empty flag":       {environment{"RELAY_API_KEYS_FILE": keys.Path}, []string{"--redis-url="}, "REDIS_URL (--redis-url)"},
 		"a URL with password": {environment{"REDIS_URL": "redis://:" + secret + "@h:port"}, nil, "REDIS_URL"},
 		"a short secret": {
 			environment{
@@ -274,6 +276,7 @@ func TestNewAPIKeyRefusesWhatTheFileWouldNotTake(t *testing.T) {
 		{"--workspace", "", "--actor", "alice"},
 		{"--workspace", "acme", "--actor", ""},
 		{"--workspace", "acme", "--actor", "alice", "--expires-at", "tomorrow"},
+		{"--workspace", "acme", "--actor", "alice", "--expires-at", ""},
 		{"--workspace", "acme", "--actor", "alice", "extra"},
 	} {
 		code, stdout, stderr := harness.Run(t, nil, append([]string{"apikey", "new"}, args...)...)
