@@ -68,8 +68,6 @@ func problemOf(err error) Problem {
 		return problem(http.StatusForbidden, given, f.Msg)
 	case fault.NotFound:
 		return problem(http.StatusNotFound, ErrorCodeJobNotFound, "Job not found")
-	case fault.Conflict:
-		return problem(http.StatusConflict, given, f.Msg)
 	case fault.Mismatch:
 		return problem(http.StatusUnprocessableEntity, given, f.Msg)
 	case fault.TooLarge:
@@ -83,6 +81,7 @@ func problemOf(err error) Problem {
 		}
 		return problem(http.StatusInternalServerError, ErrorCodeStorageUnavailable,
 			"The storage is unavailable, try again")
+	case fault.Conflict: // no route changes a job's state
 	case fault.Internal:
 		if f.Code == fault.CodeRecordInvalid {
 			return problem(http.StatusInternalServerError, ErrorCodeRecordInvalid,

@@ -266,10 +266,6 @@ func TestKinds(t *testing.T) {
 			fault.BadInput(fault.CodeInvalidCursor, "Invalid cursor", fault.Violation{Parameter: "cursor", Detail: "is old"}),
 			400, "invalid_cursor", "Invalid cursor",
 		},
-		"conflict": {
-			fault.Wrap(cause, fault.Conflict, fault.CodeJobState, "The job's state does not allow this change"),
-			409, "job_state", "The job's state does not allow this change",
-		},
 		"mismatch":         {fault.Wrap(cause, fault.Mismatch, fault.CodeIdempotencyKeyReuse, "Used"), 422, "idempotency_key_reuse", "Used"},
 		"too large":        {fault.Wrap(cause, fault.TooLarge, fault.Code(httpapi.ErrorCodeParamsTooLarge), "Large"), 413, "params_too_large", "Large"},
 		"canceled":         {fault.Wrap(cause, fault.Canceled, fault.CodeCanceled, inside), 499, "canceled", "The request was canceled"},
@@ -293,7 +289,7 @@ func TestKinds(t *testing.T) {
 		},
 		"internal":      {fault.Wrap(cause, fault.Internal, fault.CodeInternal, inside), 500, "internal", "Internal error"},
 		"no fault":      {cause, 500, "internal", "Internal error"},
-		"unlisted code": {fault.Wrap(cause, fault.Conflict, "unheard_of", "No"), 409, "internal", "No"},
+		"unlisted code": {fault.Wrap(cause, fault.Mismatch, "unheard_of", "No"), 422, "internal", "No"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

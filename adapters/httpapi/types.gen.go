@@ -22,7 +22,6 @@ const (
 	ErrorCodeInvalidToken          ErrorCode = "invalid_token"
 	ErrorCodeInvalidWorkspaceID    ErrorCode = "invalid_workspace_id"
 	ErrorCodeJobNotFound           ErrorCode = "job_not_found"
-	ErrorCodeJobState              ErrorCode = "job_state"
 	ErrorCodeMethodNotAllowed      ErrorCode = "method_not_allowed"
 	ErrorCodeOtherWorkspace        ErrorCode = "other_workspace"
 	ErrorCodeParamsTooLarge        ErrorCode = "params_too_large"
@@ -61,8 +60,6 @@ func (e ErrorCode) Valid() bool {
 	case ErrorCodeInvalidWorkspaceID:
 		return true
 	case ErrorCodeJobNotFound:
-		return true
-	case ErrorCodeJobState:
 		return true
 	case ErrorCodeMethodNotAllowed:
 		return true
