@@ -38,6 +38,7 @@ type Options struct {
 // Repository implements ports.JobRepository for one phase of the migration.
 type Repository struct {
 	rdb             redis.UniversalClient
+	shared          *batcher
 	phase           migration.Phase
 	retention       time.Duration
 	observer        ports.Observer
@@ -47,7 +48,7 @@ type Repository struct {
 // New makes the repository of a phase. It does not touch the network.
 func New(rdb redis.UniversalClient, phase migration.Phase, o Options) *Repository {
 	return &Repository{
-		rdb: rdb, phase: phase, retention: o.Retention, observer: o.Observer,
+		rdb: rdb, shared: newBatcher(rdb), phase: phase, retention: o.Retention, observer: o.Observer,
 		enqueue: redis.NewScript(planSource(phase) + stampSource + enqueueSource),
 		update:  redis.NewScript(planSource(phase) + versionSource + stampSource + updateSource),
 	}
@@ -77,8 +78,9 @@ func (r *Repository) Enqueue(ctx context.Context, d job.Draft) (job.Enqueued, er
 		keys = append(keys, idempotencyKey(d.Workspace, d.ClientRequestID))
 		args = append(args, d.ClientRequestID.String())
 	}
+	var way redis.Scripter = r.shared
 	for range maxKnownRounds {
-		reply, err := r.enqueue.Run(ctx, r.rdb, keys, args...).Result()
+		reply, err := r.enqueue.Run(ctx, way, keys, args...).Result()
 		if err != nil {
 			err = translate(err)
 			r.written(d.Workspace, err)
@@ -97,6 +99,7 @@ func (r *Repository) Enqueue(ctx context.Context, d job.Draft) (job.Enqueued, er
 		}
 		keys = append(keys[:4], oldKey(id), newKey(d.Workspace, id))
 		args = append(args[:10], id.String())
+		way = r.rdb // callers with one key do not go on in step
 	}
 	return job.Enqueued{}, unavailable(nil)
 }
@@ -178,7 +181,7 @@ func (r *Repository) Move(ctx context.Context, ws workspace.ID, id job.ID, m job
 	case job.StampWaiting, job.StampNone:
 	}
 	second, text := currentSecond()
-	reply, err := r.update.Run(ctx, r.rdb, []string{oldKey(id), newKey(ws, id)},
+	reply, err := r.update.Run(ctx, r.shared, []string{oldKey(id), newKey(ws, id)},
 		ws.String(), id.String(), string(m.To), sources, string(m.Result), m.Error, keep, stamped, second, text).Int64()
 	if err != nil {
 		err = translate(err)
@@ -398,20 +401,17 @@ func (f *fetched) newHash(ws workspace.ID, id job.ID, cmd *redis.MapStringString
 func (r *Repository) pipelined(ctx context.Context, fill func(redis.Pipeliner)) error {
 	pipe := r.rdb.Pipeline()
 	fill(pipe)
-	cmds, err := pipe.Exec(ctx)
-	if err == nil {
-		return nil
-	}
-	if gone := ctx.Err(); gone != nil {
-		return translate(gone) // a command keeps what its first try met, where the caller left before the second
+	cmds := pipe.Cmds()
+	if err := r.shared.run(ctx, cmds); err != nil {
+		return translate(err)
 	}
 	for _, cmd := range cmds {
-		if e := cmd.Err(); e != nil && !isWrongType(e.Error()) {
-			return translate(e)
+		if err := cmd.Err(); err != nil && !isWrongType(err.Error()) {
+			if gone := ctx.Err(); gone != nil {
+				err = gone // a command keeps what its first try met, where the caller left before the second
+			}
+			return translate(err)
 		}
-	}
-	if !isWrongType(err.Error()) {
-		return translate(err)
 	}
 	return nil
 }
