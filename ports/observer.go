@@ -35,4 +35,6 @@ type Observer interface {
 	WrongTypeRead(ws workspace.ID)
 	// RecordInvalid: a whole record of the workspace cannot be decoded; a list went on without it, a read failed.
 	RecordInvalid(ws workspace.ID)
+	// IndexNotMended: entries of ws's index that say what its jobs do not say could not be mended. They were not shown.
+	IndexNotMended(ws workspace.ID)
 }

@@ -116,7 +116,7 @@ func (r *Repository) List(ctx context.Context, ws workspace.ID, q job.Query) (jo
 	if err := check(ctx, !ws.IsZero() && q.Limit >= 1 && q.Limit <= job.MaxLimit); err != nil {
 		return job.Page{}, err
 	}
-	micros, id, ordered := q.Cursor.Order()
+	from, ordered := q.Cursor.Order()
 	if !ordered && !q.Cursor.IsZero() {
 		return job.Page{}, fault.BadInput(fault.CodeInvalidCursor, "Invalid cursor",
 			fault.Violation{Parameter: "cursor", Detail: "belongs to another kind of walk"})
@@ -126,8 +126,7 @@ func (r *Repository) List(ctx context.Context, ws workspace.ID, q job.Query) (jo
 	s, _ := r.open(ws)
 	behind := len(s.order)
 	if ordered {
-		at := job.Job{ID: id, EnqueuedAt: time.UnixMicro(micros)}
-		behind = sort.Search(behind, func(i int) bool { return job.Newer(s.order[i].job, at) <= 0 })
+		behind = sort.Search(behind, func(i int) bool { return s.order[i].job.Place().Compare(from) >= 0 })
 	}
 	return page(s.order[:behind], q), nil
 }
@@ -141,7 +140,7 @@ func page(order []*held, q job.Query) job.Page {
 		matches := q.Matches(j)
 		tooMuch := matches && len(p.Jobs) > 0 && size+j.Size() > job.MaxPageBytes
 		if len(p.Jobs) == q.Limit || examined == maxExamined || tooMuch {
-			p.Next = job.OrderCursor(order[len(order)-examined].job)
+			p.Next = job.OrderCursor(order[len(order)-examined].job.Place())
 			return p
 		}
 		if matches {

@@ -33,32 +33,50 @@ func TestJobRepositoryContract(t *testing.T) {
 		})
 	}
 	for _, r := range repositories {
-		t.Run("redis/"+r.name, func(t *testing.T) {
-			t.Parallel()
-			server := redisserver.Start(t)
-			contract.JobRepository(t, contract.JobStorage{
-				Resizes: true,
-				Size:    200,
-				Open: func(t *testing.T, o contract.JobOptions) contract.OpenedJobs {
-					t.Helper()
-					return contract.OpenedJobs{Jobs: r.make(connect(t, server.URL()), options(o))}
-				},
+		for _, listing := range []struct {
+			name    string
+			indexed bool
+		}{{"by index", true}, {"by scan", false}} {
+			t.Run("redis/"+r.name+"/"+listing.name, func(t *testing.T) {
+				t.Parallel()
+				server := redisserver.Start(t)
+				if listing.indexed {
+					claim(t, r.make(connect(t, server.URL()), redisjobs.Options{}))
+				}
+				contract.JobRepository(t, contract.JobStorage{
+					Resizes: !listing.indexed,
+					Size:    200,
+					Open: func(t *testing.T, o contract.JobOptions) contract.OpenedJobs {
+						t.Helper()
+						return contract.OpenedJobs{Jobs: r.make(connect(t, server.URL()), options(o))}
+					},
+				})
 			})
-		})
-		t.Run("embedded/"+r.name, func(t *testing.T) {
-			t.Parallel()
-			contract.JobRepository(t, contract.JobStorage{
-				Open: func(t *testing.T, o contract.JobOptions) contract.OpenedJobs {
-					t.Helper()
-					embedded := miniredis.RunT(t)
-					return contract.OpenedJobs{
-						Jobs:    r.make(connect(t, "redis://"+embedded.Addr()), options(o)),
-						Advance: func(d time.Duration) { embedded.FastForward(d) },
-					}
-				},
+			t.Run("embedded/"+r.name+"/"+listing.name, func(t *testing.T) {
+				t.Parallel()
+				contract.JobRepository(t, contract.JobStorage{
+					Open: func(t *testing.T, o contract.JobOptions) contract.OpenedJobs {
+						t.Helper()
+						embedded := miniredis.RunT(t)
+						jobs := r.make(connect(t, "redis://"+embedded.Addr()), options(o))
+						if listing.indexed {
+							claim(t, jobs)
+						}
+						return contract.OpenedJobs{Jobs: jobs, Advance: func(d time.Duration) { embedded.FastForward(d) }}
+					},
+				})
 			})
-		})
+		}
 	}
+}
+
+// claim makes lists go by the index from the start.
+func claim(t *testing.T, jobs *redisjobs.Repository) {
+	t.Helper()
+	require.NoError(t, jobs.ClaimEmpty(t.Context()))
+	complete, err := jobs.Complete(t.Context())
+	require.NoError(t, err)
+	require.True(t, complete)
 }
 
 func options(o contract.JobOptions) redisjobs.Options {

@@ -102,6 +102,7 @@ func (silent) OtherWorkspaceRequested(workspace.ID, workspace.ID) {}
 func (silent) IsolationBreach(workspace.ID)                       {}
 func (silent) IDCollision(workspace.ID)                           {}
 func (silent) WrongTypeRead(workspace.ID)                         {}
+func (silent) IndexNotMended(workspace.ID)                        {}
 func (silent) RecordInvalid(workspace.ID)                         {}
 
 // attempts are the ways to ask Redis for something.

@@ -11,15 +11,27 @@ import (
 // hold a colon, a glob character or white space; a job id and a client_request_id stand last, so that whatever bytes
 // they hold end no other part.
 const (
-	queueKey  = "ai:queue:pending"
+	queueKey = "ai:queue:pending"
+	// indexStateKey says whether every stored job is in its workspace's index.
+	indexStateKey = "ai:index-state"
+	// sweepKey is held by the server whose turn it is to sweep the index.
+	sweepKey  = "ai:index-sweep"
 	oldPrefix = "ai:jobs:"
 	// oldPattern matches every key of the old schema, and keys beside it that hold no job.
 	oldPattern = oldPrefix + "*"
+	// anyPrefix is what every workspace's keys of the new schema begin with.
+	anyPrefix = "ai:job:"
+	// indexPrefix is what every workspace's index begins with.
+	indexPrefix = "ai:index:"
+	// indexPattern matches every index.
+	indexPattern = indexPrefix + "*"
+	// ownPattern matches every key of jobs and of indexes, and others beside them.
+	ownPattern = "ai:[ij]*"
 )
 
 func oldKey(id job.ID) string { return oldPrefix + id.String() }
 
-func newPrefix(ws workspace.ID) string { return "ai:job:" + ws.String() + ":" }
+func newPrefix(ws workspace.ID) string { return anyPrefix + ws.String() + ":" }
 
 func newKey(ws workspace.ID, id job.ID) string { return newPrefix(ws) + id.String() }
 
@@ -28,6 +40,14 @@ func newPattern(ws workspace.ID) string { return newPrefix(ws) + "*" }
 
 func idempotencyKey(ws workspace.ID, c job.ClientRequestID) string {
 	return "ai:idempotency:" + ws.String() + ":" + c.String()
+}
+
+// indexKey holds the order of ws's jobs of both schemas, and of those in each state.
+func indexKey(ws workspace.ID) string { return indexPrefix + ws.String() }
+
+// indexedKeys are what a script declares that changes a job's copies and entries.
+func indexedKeys(ws workspace.ID, id job.ID) []string {
+	return []string{oldKey(id), newKey(ws, id), indexKey(ws)}
 }
 
 // idOf cuts a schema's prefix off a key; ok is false where what is left names no job.

@@ -43,14 +43,16 @@ type Repository struct {
 	retention       time.Duration
 	observer        ports.Observer
 	enqueue, update *redis.Script
+	index           indexScripts
 }
 
 // New makes the repository of a phase. It does not touch the network.
 func New(rdb redis.UniversalClient, phase migration.Phase, o Options) *Repository {
 	return &Repository{
 		rdb: rdb, shared: newBatcher(rdb), phase: phase, retention: o.Retention, observer: o.Observer,
-		enqueue: redis.NewScript(planSource(phase) + stampSource + enqueueSource),
-		update:  redis.NewScript(planSource(phase) + versionSource + stampSource + updateSource),
+		enqueue: redis.NewScript(planSource(phase) + stampSource + placeSource + enqueueSource),
+		update:  redis.NewScript(planSource(phase) + versionSource + stampSource + placeSource + statesSource + updateSource),
+		index:   newIndexScripts(),
 	}
 }
 
@@ -69,11 +71,12 @@ func (r *Repository) Enqueue(ctx context.Context, d job.Draft) (job.Enqueued, er
 	if d.Workspace.IsZero() || d.ID.IsZero() {
 		return job.Enqueued{}, invalid()
 	}
-	keys := make([]string, 0, 6)
-	keys = append(keys, oldKey(d.ID), newKey(d.Workspace, d.ID), queueKey)
-	second, text := currentSecond()
-	args := append(make([]any, 0, 11), d.Workspace.String(), d.ID.String(), second, text,
-		d.Provider, d.Name, string(d.Params), d.Actor, d.TraceParent)
+	keys := make([]string, 0, 7)
+	keys = append(keys, oldKey(d.ID), newKey(d.Workspace, d.ID), queueKey, indexKey(d.Workspace))
+	now := time.Now().UTC()
+	second, text := secondOf(now)
+	args := append(make([]any, 0, 12), d.Workspace.String(), d.ID.String(), second, text,
+		d.Provider, d.Name, string(d.Params), d.Actor, d.TraceParent, secondsInBytes(now.Unix())+d.ID.SortBytes())
 	if !d.ClientRequestID.IsZero() {
 		keys = append(keys, idempotencyKey(d.Workspace, d.ClientRequestID))
 		args = append(args, d.ClientRequestID.String())
@@ -97,16 +100,15 @@ func (r *Repository) Enqueue(ctx context.Context, d job.Draft) (job.Enqueued, er
 		if err != nil {
 			return job.Enqueued{}, untrusted(err)
 		}
-		keys = append(keys[:4], oldKey(id), newKey(d.Workspace, id))
-		args = append(args[:10], id.String())
+		keys = append(keys[:5], oldKey(id), newKey(d.Workspace, id))
+		args = append(args[:11], id.String())
 		way = r.rdb // callers with one key do not go on in step
 	}
 	return job.Enqueued{}, unavailable(nil)
 }
 
-// currentSecond gives the second that this server's clock stands in, as stamp.lua takes it.
-func currentSecond() (second, text string) {
-	now := time.Now().UTC()
+// secondOf gives the whole second of a time of this server's clock, as stamp.lua takes it.
+func secondOf(now time.Time) (second, text string) {
 	return strconv.FormatInt(now.Unix(), 10), now.Format("2006-01-02T15:04:05")
 }
 
@@ -180,9 +182,9 @@ func (r *Repository) Move(ctx context.Context, ws workspace.ID, id job.ID, m job
 		stamped = fieldStartedAt
 	case job.StampWaiting, job.StampNone:
 	}
-	second, text := currentSecond()
-	reply, err := r.update.Run(ctx, r.shared, []string{oldKey(id), newKey(ws, id)},
-		ws.String(), id.String(), string(m.To), sources, string(m.Result), m.Error, keep, stamped, second, text).Int64()
+	second, text := secondOf(time.Now().UTC())
+	reply, err := r.update.Run(ctx, r.shared, indexedKeys(ws, id), ws.String(), id.String(), string(m.To), sources,
+		string(m.Result), m.Error, keep, stamped, second, text, id.SortBytes()).Int64()
 	if err != nil {
 		err = translate(err)
 		r.written(ws, err)
@@ -214,7 +216,7 @@ func (r *Repository) Get(ctx context.Context, ws workspace.ID, id job.ID) (job.J
 	if ws.IsZero() || id.IsZero() {
 		return job.Job{}, invalid()
 	}
-	found, err := r.fetch(ctx, ws, []job.ID{id})
+	found, err := r.fetch(ctx, ws, []job.ID{id}, false)
 	if err != nil {
 		return job.Job{}, err
 	}
@@ -264,7 +266,10 @@ func (r *Repository) report(ws workspace.ID, f fetched) {
 // fetch reads jobs through the read plan, pipelined: in one trip the new copies and the heads of the old ones, in a
 // second the old bodies that are to be served. The heads come first, so that a write to both copies in between makes
 // the new one look fresher, never staler, than it is. A body is read only once its head was found to be ws's.
-func (r *Repository) fetch(ctx context.Context, ws workspace.ID, ids []job.ID) ([]fetched, error) {
+//
+// listed says that the ids stand in ws's own index: where the old schema alone is read, their bodies are then read
+// without the heads first, and judged after.
+func (r *Repository) fetch(ctx context.Context, ws workspace.ID, ids []job.ID, listed bool) ([]fetched, error) {
 	out := make([]fetched, len(ids))
 	todo := make([]int, len(ids))
 	for i := range ids {
@@ -274,7 +279,10 @@ func (r *Repository) fetch(ctx context.Context, ws workspace.ID, ids []job.ID) (
 		if round == maxFetchRounds {
 			return nil, unavailable(nil)
 		}
-		fromOld, err := r.fetchHeads(ctx, ws, ids, todo, out)
+		fromOld, err := todo, error(nil)
+		if !listed || r.phase.ReadsNew() || round > 0 {
+			fromOld, err = r.fetchHeads(ctx, ws, ids, todo, out)
+		}
 		if err != nil || len(fromOld) == 0 {
 			return out, err
 		}
@@ -396,8 +404,8 @@ func (f *fetched) newHash(ws workspace.ID, id job.ID, cmd *redis.MapStringString
 	return nil, head{}
 }
 
-// pipelined runs commands in one round trip. A key of another type is left to whoever reads that command's answer;
-// every other error ends the whole.
+// pipelined runs commands in one round trip. An absent key and one of another type are left to whoever reads that
+// command's answer; every other error ends the whole.
 func (r *Repository) pipelined(ctx context.Context, fill func(redis.Pipeliner)) error {
 	pipe := r.rdb.Pipeline()
 	fill(pipe)
@@ -406,7 +414,7 @@ func (r *Repository) pipelined(ctx context.Context, fill func(redis.Pipeliner)) 
 		return translate(err)
 	}
 	for _, cmd := range cmds {
-		if err := cmd.Err(); err != nil && !isWrongType(err.Error()) {
+		if err := cmd.Err(); err != nil && !errors.Is(err, redis.Nil) && !isWrongType(err.Error()) {
 			if gone := ctx.Err(); gone != nil {
 				err = gone // a command keeps what its first try met, where the caller left before the second
 			}

@@ -87,7 +87,7 @@ func TestScriptsNameTheirKeysAndArguments(t *testing.T) {
 			}
 		}
 		for _, line := range regexp.MustCompile(`(?m)^-- KEYS\[\d+\] .*$`).FindAllString(header, -1) {
-			require.Regexp(t, `^-- KEYS\[\d+\] ai:(jobs|job|queue|idempotency):`, line, name)
+			require.Regexp(t, `^-- KEYS\[\d+\] ai:(jobs:|job:|queue:|idempotency:|index:|index-state|index-sweep)`, line, name)
 		}
 		require.NotRegexp(t, `['"]ai:`, code, "%s builds a key that it does not declare", name)
 	}
@@ -130,7 +130,7 @@ func TestScriptsDocumentTheirReturns(t *testing.T) {
 		slices.Sort(got)
 		require.Equal(t, slices.Compact(want), slices.Compact(got), name)
 	}
-	require.Equal(t, 2, checked)
+	require.Equal(t, 5, checked)
 }
 
 // shape gives a table by how many values it holds.
@@ -149,10 +149,12 @@ func TestIdempotencyKeysLiveAsLongAsTheCoreSays(t *testing.T) {
 
 // TestScriptsUseNoGlobals compiles each script as it is sent: it sets no global variable and reads known ones alone.
 func TestScriptsUseNoGlobals(t *testing.T) {
-	allowed := []string{"KEYS", "ARGV", "redis", "string", "math", "table", "tonumber", "unpack"}
+	allowed := []string{"KEYS", "ARGV", "redis", "string", "math", "table", "ipairs", "tonumber", "unpack"}
 	for name, source := range map[string]string{
-		"enqueue": planSource(migration.DualWrite) + stampSource + enqueueSource,
-		"update":  planSource(migration.DualWrite) + versionSource + stampSource + updateSource,
+		"enqueue":     planSource(migration.DualWrite) + stampSource + placeSource + enqueueSource,
+		"update":      planSource(migration.DualWrite) + versionSource + stampSource + placeSource + statesSource + updateSource,
+		"index":       versionSource + placeSource + statesSource + indexSource,
+		"claim empty": claimEmptySource, "take sweep": takeSweepSource,
 	} {
 		chunk, err := parse.Parse(strings.NewReader(source), name)
 		require.NoError(t, err)
@@ -184,8 +186,9 @@ func requireGlobals(t *testing.T, p *lua.FunctionProto, allowed []string) (read 
 // TestScriptsUseOldCommands: no script walks the keyspace, and each command and option is one that Redis 6.2 has.
 func TestScriptsUseOldCommands(t *testing.T) {
 	since := map[string]string{
-		"COPY": "6.2", "DEL": "1.0", "EXISTS": "1.0", "GET": "1.0", "HDEL": "2.0", "HMGET": "2.0", "HSET": "2.0",
-		"PEXPIRE": "2.6", "RPUSH": "1.0", "SETEX": "2.0", "TIME": "2.6",
+		"COPY": "6.2", "DBSIZE": "1.0", "DEL": "1.0", "EXISTS": "1.0", "GET": "1.0", "HDEL": "2.0", "HMGET": "2.0",
+		"HSET": "2.0", "PEXPIRE": "2.6", "RPUSH": "1.0", "SET": "2.6", "SETEX": "2.0", "TIME": "2.6", "ZADD": "2.4",
+		"ZLEXCOUNT": "2.8", "ZMSCORE": "6.2", "ZREM": "2.4", "ZREVRANGEBYLEX": "2.8",
 	}
 	seen := make(map[string]bool)
 	for name, source := range sources(t) {
@@ -210,13 +213,11 @@ func runLua(t require.TestingT, rdb *redis.Client, chunk string, args ...any) []
 	return reply
 }
 
-// stampChunk calls stamp for each four arguments: the seconds and microseconds that TIME answers, and the second and
-// text that it is given.
+// stampChunk calls stamp for each four arguments.
 const stampChunk = `
 local out = {}
 for i = 1, #ARGV, 4 do
-  now = {ARGV[i], ARGV[i + 1]}
-  out[#out + 1] = stamp(ARGV[i + 2], ARGV[i + 3])
+  out[#out + 1] = stamp(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
 end
 return out`
 
@@ -224,11 +225,10 @@ func stampedBy(t require.TestingT, rdb *redis.Client, instants []time.Time, seco
 	args := make([]any, 0, 4*len(instants))
 	for _, at := range instants {
 		seconds, text := second(at)
-		args = append(args, at.Unix(), at.Nanosecond()/1000, seconds, text)
+		args = append(args, at.Unix(), fmt.Sprintf("%06d", at.Nanosecond()/1000), seconds, text)
 	}
-	fakeTime := "local now\nlocal redis = {call = function(command) assert(command == 'TIME') return now end}\n"
 	var out []string
-	for _, v := range runLua(t, rdb, fakeTime+stampSource+stampChunk, args...) {
+	for _, v := range runLua(t, rdb, stampSource+stampChunk, args...) {
 		out = append(out, v.(string))
 	}
 	return out
@@ -276,9 +276,9 @@ func TestStamp(t *testing.T) {
 	})
 }
 
-// TestCurrentSecond: what Enqueue and Move give to stamp is a whole second and its text.
-func TestCurrentSecond(t *testing.T) {
-	second, text := currentSecond()
+// TestSecondOf: what Enqueue and Move give to stamp is a whole second and its text.
+func TestSecondOf(t *testing.T) {
+	second, text := secondOf(time.Now().UTC())
 	at, err := strconv.ParseInt(second, 10, 64)
 	require.NoError(t, err)
 	require.Equal(t, time.Unix(at, 0).UTC().Format("2006-01-02T15:04:05"), text)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/relay-jobs/relay/core/fault"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/workspace"
 )
@@ -31,21 +30,15 @@ const (
 	noOldWalk = 1<<64 - 1
 )
 
-// List implements ports.JobRepository by SCAN: first through the new keys, then through the old ones. Where both are
-// read, the new walk leaves out a job that has an old copy of the same workspace, and the old walk gives it.
+// listByScan gives a page by SCAN: first through the new keys, then through the old ones. Where both are read, the new
+// walk leaves out a job that has an old copy of the same workspace, and the old walk gives it.
 //
 // A page takes the jobs of whole SCAN positions. A position that does not fit is scanned again with half the count,
 // down to one bucket of the table; a bucket alone that does not fit an empty page is given in part, in byte order of
 // its ids, and the cursor says behind which and where that bucket ends, so that the next page knows what was given
 // whatever became of the table meanwhile.
-func (r *Repository) List(ctx context.Context, ws workspace.ID, q job.Query) (job.Page, error) {
-	if ws.IsZero() || q.Limit < 1 || q.Limit > job.MaxLimit {
-		return job.Page{}, invalid()
-	}
-	w, err := r.startWalk(ws, q)
-	if err != nil {
-		return job.Page{}, err
-	}
+func (r *Repository) listByScan(ctx context.Context, ws workspace.ID, q job.Query) (job.Page, error) {
+	w := r.startWalk(ws, q)
 	if err := w.run(ctx); err != nil {
 		return job.Page{}, err
 	}
@@ -72,12 +65,8 @@ type walk struct {
 	scans   int
 }
 
-func (r *Repository) startWalk(ws workspace.ID, q job.Query) (*walk, error) {
-	newPos, oldPos, after, ok := q.Cursor.Scan()
-	if !ok {
-		return nil, fault.BadInput(fault.CodeInvalidCursor, "Invalid cursor",
-			fault.Violation{Parameter: "cursor", Detail: "belongs to another way of listing"})
-	}
+func (r *Repository) startWalk(ws workspace.ID, q job.Query) *walk {
+	newPos, oldPos, after, _ := q.Cursor.Scan()
 	w := &walk{Repository: r, ws: ws, query: q, after: after, count: min(max(int64(q.Limit), minScanCount), maxScanCount)}
 	switch {
 	case r.phase.ReadsNew() && (newPos != 0 || oldPos == 0 || oldPos == noOldWalk):
@@ -95,7 +84,7 @@ func (r *Repository) startWalk(ws workspace.ID, q job.Query) (*walk, error) {
 	if !w.after.IsZero() {
 		w.pos, w.end, w.ends = splitPosition(w.pos)
 	}
-	return w, nil
+	return w
 }
 
 // oldStart gives the SCAN position that a cursor's position of the old walk stands for.
@@ -282,7 +271,7 @@ func (w *walk) owned(ctx context.Context, ids []job.ID) ([]job.ID, error) {
 func (w *walk) read(ctx context.Context, ids []job.ID) (met []fetched, fits bool, err error) {
 	taken, bytes := len(w.page.Jobs), w.bytes
 	for batch := range slices.Chunk(ids, fetchBatch) {
-		found, err := w.fetch(ctx, w.ws, batch)
+		found, err := w.fetch(ctx, w.ws, batch, false)
 		if err != nil {
 			return nil, false, err
 		}

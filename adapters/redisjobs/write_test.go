@@ -1,6 +1,7 @@
 package redisjobs_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -27,6 +28,7 @@ const (
 	theNewKey   = "ai:job:acme:" + theID
 	theQueue    = "ai:queue:pending"
 	theIdemKey  = "ai:idempotency:acme:req 1"
+	theIndex    = "ai:index:acme"
 	otherNewKey = "ai:job:acme-eu:" + theID
 )
 
@@ -176,7 +178,7 @@ func eachState(t *testing.T, f func(t *testing.T, w world, phase migration.Phase
 				for _, n := range inNew() {
 					put(t, w.rdb, theOldKey, o)
 					put(t, w.rdb, theNewKey, n)
-					require.NoError(t, w.rdb.Del(t.Context(), theQueue, theIdemKey).Err())
+					require.NoError(t, w.rdb.Del(t.Context(), theQueue, theIdemKey, theIndex).Err())
 					w.events = &events{}
 					if !t.Run(o.name+" beside "+n.name, func(t *testing.T) { f(t, w, phase, o, n) }) {
 						return
@@ -264,8 +266,21 @@ func TestMoveMakesNoPartialHash(t *testing.T) {
 			requireCopy(t, w.rdb, key, want, "started_at", expiry)
 		}
 		requireEqualCopies(t, w.rdb, written)
-		requireUntouched(t, w.rdb, before, written...)
+		requireEntries(t, w.rdb, theID, base["enqueued_at"], "r")
+		requireUntouched(t, w.rdb, before, append(written, theIndex)...)
 	})
+}
+
+// requireEntries checks that the index holds a job's entries under its place, and nothing else.
+func requireEntries(t *testing.T, rdb *redis.Client, id, enqueuedAt, letter string) {
+	t.Helper()
+	micros := max(0, job.ParseTime(enqueuedAt).UnixMicro()) // a missing time counts as the first
+	place := make([]byte, 8, 64)
+	binary.BigEndian.PutUint64(place, uint64(micros/1_000_000))
+	place = append(fmt.Appendf(place[3:], "%06d\x00", micros%1_000_000), id...)
+	entries, err := rdb.ZRange(t.Context(), theIndex, 0, -1).Result()
+	require.NoError(t, err)
+	require.Equal(t, []string{letter + string(place), "z" + string(place)}, entries)
 }
 
 func requireEqualCopies(t *testing.T, rdb *redis.Client, keys []string) {
@@ -328,7 +343,10 @@ func requireMade(t *testing.T, rdb *redis.Client, phase migration.Phase, d job.D
 	queue, err := rdb.LRange(t.Context(), theQueue, 0, -1).Result()
 	require.NoError(t, err)
 	require.Equal(t, []string{entry}, queue)
-	return append(written, theQueue)
+	enqueuedAt, err := rdb.HGet(t.Context(), written[0], "enqueued_at").Result()
+	require.NoError(t, err)
+	requireEntries(t, rdb, d.ID.String(), enqueuedAt, "p")
+	return append(written, theQueue, theIndex)
 }
 
 // TestEnqueueMakesNoPartialHash: whatever lies under the keys of the id that a job is to have.
@@ -495,11 +513,11 @@ func TestRetentionIsOnEveryCopy(t *testing.T) {
 	}
 }
 
-// TestWrongTypesInTheWay: a queue or an idempotency key of another type stops an enqueue before anything is written.
+// TestWrongTypesInTheWay: a queue, an idempotency key or an index of another type stops an enqueue before anything is written.
 func TestWrongTypesInTheWay(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
 	for _, phase := range migration.Phases() {
-		for _, key := range []string{theQueue, theIdemKey} {
+		for _, key := range []string{theQueue, theIdemKey, theIndex} {
 			t.Run(fmt.Sprint(phase, " ", key), func(t *testing.T) {
 				require.NoError(t, rdb.SAdd(t.Context(), key, "a set").Err())
 				before := redisserver.Dump(t, rdb, "*")
@@ -566,6 +584,7 @@ func (e *events) StaleCopyRead(workspace.ID)                       { e.stale++ }
 func (e *events) IsolationBreach(workspace.ID)                     { e.breaches++ }
 func (e *events) IDCollision(workspace.ID)                         { e.collisions++ }
 func (e *events) WrongTypeRead(workspace.ID)                       { e.wrongTypes++ }
+func (e *events) IndexNotMended(workspace.ID)                      {}
 func (e *events) RecordInvalid(workspace.ID)                       { e.invalid++ }
 func (e *events) DualWritten(_ workspace.ID, ok bool) {
 	if !ok {

@@ -67,7 +67,7 @@ func (o *Observer) JobsListed(ws workspace.ID, path job.ListPath, n int) {
 		c.listRead[path].Inc()
 	}
 	if n > 0 {
-		c.listResults.Add(float64(n))
+		c.plain[listResult].Add(float64(n))
 	}
 	if e := o.log.Check(zapcore.DebugLevel, "Jobs listed"); e != nil {
 		e.Write(zap.Stringer("workspace_id", ws), zap.Int("count", n), zap.Stringer("path", path))
@@ -91,7 +91,7 @@ func (o *Observer) DualWritten(ws workspace.ID, ok bool) {
 }
 
 // StaleCopyRead counts the read.
-func (o *Observer) StaleCopyRead(ws workspace.ID) { o.metrics.workspaces.of(ws).stale.Inc() }
+func (o *Observer) StaleCopyRead(ws workspace.ID) { o.metrics.workspaces.of(ws).plain[staleRead].Inc() }
 
 // WorkspaceMismatch leaves the event to the next drain: it wakes nobody and allocates nothing. A miss that met nobody's
 // record is written down like one that did, and forgotten: the answers to both come equally soon.
@@ -117,23 +117,28 @@ func (o *Observer) OtherWorkspaceRequested(request, given workspace.ID) {
 
 // IsolationBreach counts and logs it: none is expected, ever.
 func (o *Observer) IsolationBreach(ws workspace.ID) {
-	o.metrics.workspaces.of(ws).breach.Inc()
+	o.metrics.workspaces.of(ws).plain[breached].Inc()
 	o.log.Error("Stored job contradicts the workspace of its key", zap.Stringer("workspace_id", ws))
 }
 
 // IDCollision counts and logs it.
 func (o *Observer) IDCollision(ws workspace.ID) {
-	o.metrics.workspaces.of(ws).collision.Inc()
+	o.metrics.workspaces.of(ws).plain[collided].Inc()
 	o.log.Warn("Job id is held by another workspace in the old schema", zap.Stringer("workspace_id", ws))
 }
 
 // WrongTypeRead counts it.
-func (o *Observer) WrongTypeRead(ws workspace.ID) { o.metrics.workspaces.of(ws).wrong.Inc() }
+func (o *Observer) WrongTypeRead(ws workspace.ID) { o.metrics.workspaces.of(ws).plain[wrongType].Inc() }
 
 // RecordInvalid counts and logs it.
 func (o *Observer) RecordInvalid(ws workspace.ID) {
-	o.metrics.workspaces.of(ws).broke.Inc()
+	o.metrics.workspaces.of(ws).plain[undecodable].Inc()
 	o.log.Warn("Stored job cannot be decoded", zap.Stringer("workspace_id", ws))
+}
+
+// IndexNotMended counts it.
+func (o *Observer) IndexNotMended(ws workspace.ID) {
+	o.metrics.workspaces.of(ws).plain[indexNotMended].Inc()
 }
 
 func (o *Observer) drainUntilStopped() {
@@ -159,7 +164,7 @@ func (o *Observer) drain() {
 	o.mu.Unlock()
 
 	for _, m := range o.spare {
-		o.metrics.workspaces.of(m.request).mismatch.Inc()
+		o.metrics.workspaces.of(m.request).plain[mismatched].Inc()
 		o.log.Warn("Workspace mismatch during fallback",
 			zap.Stringer("request_workspace", m.request), zap.Stringer("stored_workspace", m.stored))
 	}

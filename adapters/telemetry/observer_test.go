@@ -98,6 +98,7 @@ func TestEventsAreCountedUnderTheNamesThatAlertsUse(t *testing.T) {
 	o.IsolationBreach(acme)
 	o.IDCollision(acme)
 	o.WrongTypeRead(acme)
+	o.IndexNotMended(acme)
 	o.RecordInvalid(acme)
 	log()
 
@@ -123,6 +124,7 @@ func TestEventsAreCountedUnderTheNamesThatAlertsUse(t *testing.T) {
 		{"relay_job_id_collision_total", labels{}, 1},
 		{"relay_wrong_type_total", labels{}, 1},
 		{"relay_record_invalid_total", labels{}, 1},
+		{"relay_index_not_mended_total", labels{}, 1},
 	} {
 		want.labels["workspace_id"] = "acme"
 		n, ok := value(t, metrics.Registry(), want.name, want.labels)

@@ -24,18 +24,59 @@ type workspaces struct {
 	seen atomic.Pointer[map[workspace.ID]*counters]
 }
 
+// event is something that is counted for each workspace without further labels.
+type event uint8
+
+const (
+	listResult event = iota
+	mismatched
+	breached
+	staleRead
+	collided
+	wrongType
+	undecodable
+	indexNotMended
+	events
+)
+
+// plain names the counter of each event.
+func plain() [events]prometheus.CounterOpts {
+	return [events]prometheus.CounterOpts{
+		listResult: {Name: "relay_job_list_results_total", Help: "Jobs given in pages."},
+		mismatched: {
+			Name: "relay_workspace_mismatch_total",
+			Help: "Reads by id that met a record of another workspace, by the asking workspace.",
+		},
+		breached: {
+			Name: "relay_isolation_breach_total",
+			Help: "Stored records that contradict the workspace of their key. None was shown. The target is 0.",
+		},
+		staleRead: {Name: "relay_stale_copy_total", Help: "Reads that served one of two differing copies."},
+		collided: {
+			Name: "relay_job_id_collision_total",
+			Help: "Jobs written to the new schema alone, because another workspace's record holds their old key.",
+		},
+		wrongType:   {Name: "relay_wrong_type_total", Help: "Job keys that hold something else than a hash."},
+		undecodable: {Name: "relay_record_invalid_total", Help: "Whole records that cannot be decoded."},
+		indexNotMended: {
+			Name: "relay_index_not_mended_total",
+			Help: "Pages that met wrong index entries and could not mend them. None was shown.",
+		},
+	}
+}
+
 type vecs struct {
-	jobRead, listRead, dualWrite                                  *prometheus.CounterVec
-	listResults, mismatch, breach, stale, collision, wrong, broke *prometheus.CounterVec
+	jobRead, listRead, dualWrite *prometheus.CounterVec
+	plain                        [events]*prometheus.CounterVec
 }
 
 // counters are those of one workspace. They all exist from the first event on, so that a rate over the first of a
 // kind is seen.
 type counters struct {
-	jobRead                                                       [job.CopyNew + 1]prometheus.Counter
-	listRead                                                      [job.ListMixed + 1]prometheus.Counter
-	dualWriteDone, dualWriteFailed                                prometheus.Counter
-	listResults, mismatch, breach, stale, collision, wrong, broke prometheus.Counter
+	jobRead                        [job.CopyNew + 1]prometheus.Counter
+	listRead                       [job.ListMixed + 1]prometheus.Counter
+	dualWriteDone, dualWriteFailed prometheus.Counter
+	plain                          [events]prometheus.Counter
 }
 
 func newWorkspaces(labelCap int) *workspaces {
@@ -48,23 +89,12 @@ func newWorkspaces(labelCap int) *workspaces {
 			"Reads of a job by id, by the stored copy that was served.", "path"),
 		listRead: vec("relay_job_list_read_path_total",
 			"Pages of jobs, by the stored copies that were served.", "path"),
-		listResults: vec("relay_job_list_results_total",
-			"Jobs given in pages."),
 		dualWrite: vec("relay_dual_write_attempt_total",
 			"Writes to both schemas; failed is a failure of the storage, a refused write is not counted.", "result"),
-		mismatch: vec("relay_workspace_mismatch_total",
-			"Reads by id that met a record of another workspace, by the asking workspace."),
-		breach: vec("relay_isolation_breach_total",
-			"Stored records that contradict the workspace of their key. None was shown. The target is 0."),
-		stale: vec("relay_stale_copy_total",
-			"Reads that served one of two differing copies."),
-		collision: vec("relay_job_id_collision_total",
-			"Jobs written to the new schema alone, because another workspace's record holds their old key."),
-		wrong: vec("relay_wrong_type_total",
-			"Job keys that hold something else than a hash."),
-		broke: vec("relay_record_invalid_total",
-			"Whole records that cannot be decoded."),
 	}}
+	for e, opts := range plain() {
+		w.vecs.plain[e] = vec(opts.Name, opts.Help)
+	}
 	w.other = w.vecs.of(otherWorkspaces)
 	w.seen.Store(&map[workspace.ID]*counters{})
 	return w
@@ -74,13 +104,9 @@ func (v vecs) of(label string) *counters {
 	c := &counters{
 		dualWriteDone:   v.dualWrite.WithLabelValues(label, "succeeded"),
 		dualWriteFailed: v.dualWrite.WithLabelValues(label, "failed"),
-		listResults:     v.listResults.WithLabelValues(label),
-		mismatch:        v.mismatch.WithLabelValues(label),
-		breach:          v.breach.WithLabelValues(label),
-		stale:           v.stale.WithLabelValues(label),
-		collision:       v.collision.WithLabelValues(label),
-		wrong:           v.wrong.WithLabelValues(label),
-		broke:           v.broke.WithLabelValues(label),
+	}
+	for e, vec := range v.plain {
+		c.plain[e] = vec.WithLabelValues(label)
 	}
 	for i := range c.jobRead {
 		c.jobRead[i] = v.jobRead.WithLabelValues(label, job.Copy(i).String())
@@ -92,10 +118,11 @@ func (v vecs) of(label string) *counters {
 }
 
 func (w *workspaces) collectors() []prometheus.Collector {
-	return []prometheus.Collector{
-		w.vecs.jobRead, w.vecs.listRead, w.vecs.listResults, w.vecs.dualWrite, w.vecs.mismatch, w.vecs.breach,
-		w.vecs.stale, w.vecs.collision, w.vecs.wrong, w.vecs.broke,
+	all := []prometheus.Collector{w.vecs.jobRead, w.vecs.listRead, w.vecs.dualWrite}
+	for _, vec := range w.vecs.plain {
+		all = append(all, vec)
 	}
+	return all
 }
 
 // of gives the counters of ws. A workspace that is seen for the first time gets its own while the cap allows it.

@@ -3,7 +3,6 @@
 package job
 
 import (
-	"strings"
 	"time"
 
 	"github.com/relay-jobs/relay/core/fault"
@@ -89,15 +88,6 @@ func (j Job) Duration() (d time.Duration, ok bool) {
 		return 0, false
 	}
 	return max(0, j.FinishedAt.Sub(j.StartedAt)), true
-}
-
-// Newer orders jobs as a page shows them: later enqueued_at first, missing times last; at equal times the
-// greater id in byte order. It returns a negative number where a comes before b.
-func Newer(a, b Job) int {
-	if c := b.EnqueuedAt.Compare(a.EnqueuedAt); c != 0 {
-		return c
-	}
-	return strings.Compare(b.ID.text, a.ID.text)
 }
 
 // Draft is a job to be made. Params is an object; the storage stamps status, rev and enqueued_at.

@@ -116,8 +116,7 @@ func quotedSize(s string) int {
 type Cursor struct {
 	kind     cursorKind
 	new, old uint64
-	micros   int64
-	id       ID
+	place    Place // of ScanCursor only the id
 }
 
 type cursorKind uint8
@@ -130,42 +129,34 @@ const (
 
 // ScanCursor is a place in a walk by SCAN. after is the zero ID unless the position was given in part.
 func ScanCursor(newPos, oldPos uint64, after ID) Cursor {
-	return Cursor{kind: cursorScan, new: newPos, old: oldPos, id: after}
+	return Cursor{kind: cursorScan, new: newPos, old: oldPos, place: Place{ID: after}}
 }
 
-// OrderCursor is the place behind j in the order of enqueued_at and id.
-func OrderCursor(j Job) Cursor {
-	var micros int64
-	if !j.EnqueuedAt.IsZero() {
-		micros = max(0, j.EnqueuedAt.UnixMicro())
-	}
-	return Cursor{kind: cursorOrder, micros: micros, id: j.ID}
-}
+// OrderCursor is the place behind p in the order of enqueued_at and id, newest first.
+func OrderCursor(p Place) Cursor { return Cursor{kind: cursorOrder, place: p} }
 
 // IsZero tells whether c is the start, or as a Page's Next the end.
 func (c Cursor) IsZero() bool { return c.kind == cursorStart }
 
 // Scan gives the positions of a walk by SCAN, all zero at the start. ok is false for a place in an order.
 func (c Cursor) Scan() (newPos, oldPos uint64, after ID, ok bool) {
-	return c.new, c.old, c.id, c.kind != cursorOrder
+	return c.new, c.old, c.place.ID, c.kind != cursorOrder
 }
 
 // Order gives the place behind which an ordered walk goes on. ok is false for the start and for a walk by SCAN.
-func (c Cursor) Order() (micros int64, id ID, ok bool) {
-	return c.micros, c.id, c.kind == cursorOrder
-}
+func (c Cursor) Order() (p Place, ok bool) { return c.place, c.kind == cursorOrder }
 
 // String gives the text that ParseCursor reads, empty for the zero Cursor.
 func (c Cursor) String() string {
 	switch c.kind {
 	case cursorScan:
 		s := "new:" + strconv.FormatUint(c.new, 10) + ":old:" + strconv.FormatUint(c.old, 10)
-		if !c.id.IsZero() {
-			s += ":after:" + escapeID(c.id)
+		if !c.place.ID.IsZero() {
+			s += ":after:" + escapeID(c.place.ID)
 		}
 		return s
 	case cursorOrder:
-		return "at:" + strconv.FormatInt(c.micros, 10) + ":" + escapeID(c.id)
+		return "at:" + strconv.FormatInt(c.place.Micros, 10) + ":" + escapeID(c.place.ID)
 	case cursorStart:
 	}
 	return ""
@@ -221,7 +212,7 @@ func parseOrder(s string) (Cursor, bool) {
 	}
 	micros, err := strconv.ParseInt(parts[1], 10, 64)
 	id, ok := parseEscapedID(parts[2])
-	return Cursor{kind: cursorOrder, micros: micros, id: id}, err == nil && micros >= 0 && ok
+	return OrderCursor(Place{Micros: micros, ID: id}), err == nil && micros >= 0 && ok
 }
 
 func parsePosition(s string) (uint64, bool) {

@@ -28,9 +28,9 @@ func TestCursorTexts(t *testing.T) {
 		"new:0:old:2:after:%20%2B%25%2F%3F%2A":  job.ScanCursor(0, 2, id(" +%/?*")),
 		"new:0:old:2:after:%0A%00%FF":           job.ScanCursor(0, 2, id("\n\x00\xff")),
 		"new:0:old:2:after:%C3%A9":              job.ScanCursor(0, 2, id("é")),
-		"at:1795289334017837:a%3Ab":             job.OrderCursor(job.Job{EnqueuedAt: at, ID: id("a:b")}),
-		"at:0:a":                                job.OrderCursor(job.Job{ID: id("a")}),
-		"at:1795289334017837:" + longID("%FF"):  job.OrderCursor(job.Job{EnqueuedAt: at, ID: id(longID("\xff"))}),
+		"at:1795289334017837:a%3Ab":             job.OrderCursor(job.Job{EnqueuedAt: at, ID: id("a:b")}.Place()),
+		"at:0:a":                                job.OrderCursor(job.Job{ID: id("a")}.Place()),
+		"at:1795289334017837:" + longID("%FF"):  job.OrderCursor(job.Job{EnqueuedAt: at, ID: id(longID("\xff"))}.Place()),
 		"new:1:old:2:after:" + longID("%3A"):    job.ScanCursor(1, 2, id(longID(":"))),
 		"new:0:old:0:after:new%3A1%3Aold%3A2":   job.ScanCursor(0, 0, id("new:1:old:2")),
 		"at:9223372036854775807:after%3A1":      orderCursor(t, "at:9223372036854775807:after%3A1"),
@@ -106,7 +106,7 @@ func TestCursorParts(t *testing.T) {
 	require.True(t, ok, "a walk by SCAN begins at the start")
 	require.Zero(t, newPos+oldPos)
 	require.True(t, after.IsZero())
-	_, _, ok = start.Order()
+	_, ok = start.Order()
 	require.False(t, ok)
 
 	id := parseID(t, "a")
@@ -114,19 +114,16 @@ func TestCursorParts(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, []uint64{3, 4}, []uint64{newPos, oldPos})
 	require.Equal(t, id, after)
-	_, _, ok = job.ScanCursor(3, 4, id).Order()
+	_, ok = job.ScanCursor(3, 4, id).Order()
 	require.False(t, ok)
 
 	at := time.UnixMicro(12).Add(999 * time.Nanosecond)
-	micros, at12, ok := job.OrderCursor(job.Job{EnqueuedAt: at, ID: id}).Order()
+	place, ok := job.OrderCursor(job.Job{EnqueuedAt: at, ID: id}.Place()).Order()
 	require.True(t, ok)
-	require.Equal(t, int64(12), micros)
-	require.Equal(t, id, at12)
-	_, _, _, ok = job.OrderCursor(job.Job{ID: id}).Scan()
+	require.Equal(t, job.Place{Micros: 12, ID: id}, place)
+	_, _, _, ok = job.OrderCursor(job.Place{ID: id}).Scan()
 	require.False(t, ok)
-
-	micros, _, _ = job.OrderCursor(job.Job{EnqueuedAt: time.UnixMicro(-5), ID: id}).Order()
-	require.Zero(t, micros, "no cursor holds a time before 1970")
+	require.Zero(t, job.Job{EnqueuedAt: time.UnixMicro(-5), ID: id}.Place().Micros, "no place lies before 1970")
 }
 
 func TestCursorsComeBack(t *testing.T) {
@@ -141,7 +138,7 @@ func TestCursorsComeBack(t *testing.T) {
 		micros := rapid.Int64Min(0).Draw(t, "micros")
 		for _, c := range []job.Cursor{
 			job.ScanCursor(rapid.Uint64().Draw(t, "new"), rapid.Uint64().Draw(t, "old"), after),
-			job.OrderCursor(job.Job{EnqueuedAt: time.UnixMicro(micros), ID: ids.Draw(t, "job")}),
+			job.OrderCursor(job.Job{EnqueuedAt: time.UnixMicro(micros), ID: ids.Draw(t, "job")}.Place()),
 		} {
 			require.Regexp(t, `^[a-zA-Z0-9:%._~-]+$`, c.String(), "it goes into a URL as it is")
 			parsed, err := job.ParseCursor(c.String())

@@ -72,6 +72,18 @@ func (mr *MockObserverMockRecorder) IDCollision(ws interface{}) *gomock.Call {
 	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "IDCollision", reflect.TypeOf((*MockObserver)(nil).IDCollision), ws)
 }
 
+// IndexNotMended mocks base method.
+func (m *MockObserver) IndexNotMended(ws workspace.ID) {
+	m.ctrl.T.Helper()
+	m.ctrl.Call(m, "IndexNotMended", ws)
+}
+
+// IndexNotMended indicates an expected call of IndexNotMended.
+func (mr *MockObserverMockRecorder) IndexNotMended(ws interface{}) *gomock.Call {
+	mr.mock.ctrl.T.Helper()
+	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "IndexNotMended", reflect.TypeOf((*MockObserver)(nil).IndexNotMended), ws)
+}
+
 // IsolationBreach mocks base method.
 func (m *MockObserver) IsolationBreach(ws workspace.ID) {
 	m.ctrl.T.Helper()

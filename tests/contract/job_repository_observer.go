@@ -83,6 +83,8 @@ func (e *jobEvents) IDCollision(ws workspace.ID) { e.add(jobEvent{name: "IDColli
 
 func (e *jobEvents) WrongTypeRead(ws workspace.ID) { e.add(jobEvent{name: "WrongTypeRead", ws: ws}) }
 
+func (e *jobEvents) IndexNotMended(ws workspace.ID) { e.add(jobEvent{name: "IndexNotMended", ws: ws}) }
+
 func (e *jobEvents) RecordInvalid(ws workspace.ID) { e.add(jobEvent{name: "RecordInvalid", ws: ws}) }
 
 // neverInOrder are what no sound storage tells while each workspace keeps to jobs of its own. The use cases tell the

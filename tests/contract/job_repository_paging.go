@@ -153,8 +153,8 @@ func pagingTopic(t *testing.T, s JobStorage) {
 			job.ScanCursor(1, 0, job.ID{}),
 			job.ScanCursor(0, 1, job.ID{}),
 			job.ScanCursor(1<<63, 1<<63, newJobID(t)),
-			job.OrderCursor(all[2]),
-			job.OrderCursor(job.Job{ID: newJobID(t)}),
+			job.OrderCursor(all[2].Place()),
+			job.OrderCursor(job.Place{ID: newJobID(t)}),
 		} {
 			_, err := w.Jobs.List(t.Context(), w.acme, job.Query{Limit: 2, Cursor: cursor})
 			if err != nil {

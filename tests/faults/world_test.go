@@ -511,6 +511,7 @@ func (nobody) OtherWorkspaceRequested(_, _ workspace.ID)  {}
 func (nobody) IsolationBreach(workspace.ID)               {}
 func (nobody) IDCollision(workspace.ID)                   {}
 func (nobody) WrongTypeRead(workspace.ID)                 {}
+func (nobody) IndexNotMended(workspace.ID)                {}
 func (nobody) RecordInvalid(workspace.ID)                 {}
 
 // with gives a copy of fields with others over it; an empty value removes the field.

@@ -1,13 +1,14 @@
--- Makes a job, its queue entry and its idempotency key, or none of them. Every check comes before the first write,
--- and RPUSH is that first write: it is the one that can still fail on a wrong type or on memory, and then nothing
--- was written.
+-- Makes a job, its queue entry, its index entries and its idempotency key, or none of them. Every check comes before
+-- the first write, and RPUSH is that first write: it is the one that can still fail on a wrong type or on memory, and
+-- then nothing was written.
 --
 -- KEYS[1] ai:jobs:{job_id}
 -- KEYS[2] ai:job:{workspace_id}:{job_id}
 -- KEYS[3] ai:queue:pending
--- KEYS[4] ai:idempotency:{workspace_id}:{client_request_id}   with a client_request_id only; kept for 86 400 s
--- KEYS[5] ai:jobs:{known}                                     with a known job only
--- KEYS[6] ai:job:{workspace_id}:{known}                       with a known job only
+-- KEYS[4] ai:index:{workspace_id}
+-- KEYS[5] ai:idempotency:{workspace_id}:{client_request_id}   with a client_request_id only; kept for 86 400 s
+-- KEYS[6] ai:jobs:{known}                                     with a known job only
+-- KEYS[7] ai:job:{workspace_id}:{known}                       with a known job only
 --
 -- ARGV[1] workspace_id
 -- ARGV[2] job_id
@@ -18,8 +19,9 @@
 -- ARGV[7] params, JSON text
 -- ARGV[8] actor_id
 -- ARGV[9] traceparent, '' for none
--- ARGV[10] client_request_id, with KEYS[4] only
--- ARGV[11] known: the job that KEYS[4] named a moment ago, with KEYS[5] only
+-- ARGV[10] the second of ARGV[3] as a place begins with it, five bytes, and the bytes that order job_id
+-- ARGV[11] client_request_id, with KEYS[5] only
+-- ARGV[12] known: the job that KEYS[5] named a moment ago, with KEYS[6] only
 --
 -- WRITE_OLD, WRITE_NEW, LOOK_OLD and LOOK_NEW are the phase's plan; what is written or read is looked at.
 --
@@ -28,11 +30,11 @@
 --   2           made in the new schema alone: another's record holds the old key       -> collision observed
 --   0           not made: another's record holds the only key to write                 -> fault.Conflict
 --   -1          not made: a hash contradicts the workspace or the id of its key        -> fault.Internal, breach
---   {id}        not made: KEYS[4] names this job; call again with its keys
---   {id, workspace_id, action_provider, action_name, params}   not made: this job was made for KEYS[4]
+--   {id}        not made: KEYS[5] names this job; call again with its keys
+--   {id, workspace_id, action_provider, action_name, params}   not made: this job was made for KEYS[5]
 --   error       not made: Redis would not say whether the known job is held                 -> as Redis' own
 local call = redis.call
-local idempotency, ws, id = KEYS[4], ARGV[1], ARGV[2]
+local idempotency, ws, id = KEYS[5], ARGV[1], ARGV[2]
 local write_old = WRITE_OLD
 
 if idempotency then
@@ -41,11 +43,11 @@ if idempotency then
     return 1
   end
   if known and #known > 0 and #known <= 256 then
-    if known ~= ARGV[11] then
+    if known ~= ARGV[12] then
       return {known}
     end
     -- Whatever the plan, the known job is gone only where neither schema holds it for this workspace.
-    for i = 5, 6 do
+    for i = 6, 7 do
       local reply = redis.pcall('HMGET', KEYS[i], 'job_id', 'workspace_id', 'action_provider', 'action_name', 'params')
       if reply.err then
         if not string.find(reply.err, 'WRONGTYPE', 1, true) then
@@ -53,7 +55,7 @@ if idempotency then
         end
       elseif reply[1] == known and reply[2] == ws then
         return {reply[1], reply[2], reply[3] or '', reply[4] or '', reply[5] or ''}
-      elseif i == 6 and (reply[1] or '') ~= '' and (reply[2] or '') ~= '' then
+      elseif i == 7 and (reply[1] or '') ~= '' and (reply[2] or '') ~= '' then
         return -1
       end
     end
@@ -92,7 +94,27 @@ if taken > 0 then
   end
 end
 
-local now = stamp(ARGV[3], ARGV[4])
+-- The job comes behind every other of its workspace, whatever the clocks of servers and of Redis do, unless an entry
+-- lies more than a minute ahead: that one is left out of it.
+local index, now = KEYS[4], call('TIME')
+local second, micros = now[1], string.sub('00000', #now[2]) .. now[2]
+local at = (second == ARGV[3] and string.sub(ARGV[10], 1, 5) or seconds_in_bytes(second)) .. micros
+if call('ZLEXCOUNT', index, '[z' .. at, '+') > 0 then
+  local ahead = '(z' .. seconds_in_bytes(second + 60) .. micros
+  local newest = call('ZREVRANGEBYLEX', index, ahead, '[z' .. at, 'LIMIT', '0', '1')[1]
+  if newest then
+    local a, b, c, d, e = string.byte(newest .. '\0\0\0\0\0', 2, 6)
+    second = (((a * 256 + b) * 256 + c) * 256 + d) * 256 + e
+    micros = (tonumber(string.sub(newest, 7, 12)) or 999999) + 1
+    if micros == 1000000 then
+      second, micros = second + 1, 0
+    end
+    at = seconds_in_bytes(second)
+    second, micros = string.format('%.0f', second), string.format('%06.0f', micros)
+    at = at .. micros
+  end
+end
+local enqueued, place = stamp(second, micros, ARGV[3], ARGV[4]), at .. string.sub(ARGV[10], 6)
 -- A queue entry is a bare id where the old schema holds the job: workers that know only that one may take it.
 call('RPUSH', KEYS[3], write_old and id or ws .. ':' .. id)
 if taken > 0 then
@@ -103,12 +125,12 @@ end
 local first = write_old and old or new
 if idempotency then
   call('HSET', first, 'job_id', id, 'status', 'pending', 'action_provider', ARGV[5], 'action_name', ARGV[6],
-    'params', ARGV[7], 'workspace_id', ws, 'actor_id', ARGV[8], 'result', '', 'enqueued_at', now, 'rev', '1',
-    'client_request_id', ARGV[10])
+    'params', ARGV[7], 'workspace_id', ws, 'actor_id', ARGV[8], 'result', '', 'enqueued_at', enqueued, 'rev', '1',
+    'client_request_id', ARGV[11])
   call('SETEX', idempotency, '86400', id)
 else
   call('HSET', first, 'job_id', id, 'status', 'pending', 'action_provider', ARGV[5], 'action_name', ARGV[6],
-    'params', ARGV[7], 'workspace_id', ws, 'actor_id', ARGV[8], 'result', '', 'enqueued_at', now, 'rev', '1')
+    'params', ARGV[7], 'workspace_id', ws, 'actor_id', ARGV[8], 'result', '', 'enqueued_at', enqueued, 'rev', '1')
 end
 if ARGV[9] ~= '' then
   call('HSET', first, 'traceparent', ARGV[9])
@@ -116,4 +138,5 @@ end
 if write_old and WRITE_NEW then
   call('COPY', old, new)
 end
+call('ZADD', index, '0', 'z' .. place, '0', 'p' .. place)
 return made

@@ -1,11 +1,10 @@
--- Part of the scripts that stamp times: gives Redis' own time as the stored text YYYY-MM-DDTHH:MM:SS.ffffff+00:00,
--- so that servers whose clocks differ write one order. second is a whole second since 1970 and text what it is
--- written like: where Redis' clock stands in that second nothing need be computed, and texts are all that is handled.
-local function stamp(second, text)
-  local now = redis.call('TIME')
-  if now[1] ~= second then
+-- Part of the scripts that stamp times: gives a time of Redis' own clock, texts of whole seconds since 1970 and of
+-- microseconds in six digits, as the stored text YYYY-MM-DDTHH:MM:SS.ffffff+00:00. known is a second and text what it is
+-- written like: in that second nothing need be computed, and texts are all that is handled.
+local function stamp(second, micros, known, text)
+  if second ~= known then
     -- (a - a % b) / b is whole division. Years are counted from March, so that the leap day is a year's last.
-    local seconds = tonumber(now[1])
+    local seconds = tonumber(second)
     local rest = seconds % 86400
     local z = (seconds - rest) / 86400 + 719468
     local doe = z % 146097
@@ -19,5 +18,5 @@ local function stamp(second, text)
     text = string.format('%04d-%02d-%02dT%02d:%02d:%02d', year, month, day, (rest - rest % 3600) / 3600,
       (rest % 3600 - rest % 60) / 60, rest % 60)
   end
-  return text .. string.sub('.00000', 1, 7 - #now[2]) .. now[2] .. '+00:00'
+  return text .. '.' .. micros .. '+00:00'
 end

@@ -4,6 +4,7 @@
 --
 -- KEYS[1] ai:jobs:{job_id}
 -- KEYS[2] ai:job:{workspace_id}:{job_id}
+-- KEYS[3] ai:index:{workspace_id}
 --
 -- ARGV[1] workspace_id
 -- ARGV[2] job_id
@@ -15,6 +16,7 @@
 -- ARGV[8] the time that the move sets: 'started_at', 'finished_at', or '' for none
 -- ARGV[9] a recent whole second since 1970
 -- ARGV[10] that second as text, YYYY-MM-DDTHH:MM:SS
+-- ARGV[11] the bytes that order job_id
 --
 -- WRITE_OLD, WRITE_NEW, LOOK_OLD and LOOK_NEW are the phase's plan; what is written or read is looked at.
 --
@@ -64,7 +66,16 @@ if not from[4] or string.find(from[4], ',', 1, true) or
   return -2
 end
 
-local now = ARGV[8] ~= '' and stamp(ARGV[9], ARGV[10])
+local now
+if ARGV[8] ~= '' then
+  local clock = redis.call('TIME')
+  now = stamp(clock[1], string.sub('00000', #clock[2]) .. clock[2], ARGV[9], ARGV[10])
+end
+
+-- ZADD is the first write: it is the one that can still fail on a wrong type or on memory, and then nothing was written.
+local place = place_of(from[5], ARGV[11])
+redis.call('ZADD', KEYS[3], '0', 'z' .. place, '0', LETTER[to] .. place)
+redis.call('ZREM', KEYS[3], LETTER[from[4]] .. place)
 
 -- The written copy nearest to the base is changed first; the other becomes its copy.
 if base == mirror or not target then

@@ -1,0 +1,252 @@
+package redisjobs
+
+import (
+	"context"
+	_ "embed"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/relay-jobs/relay/core/job"
+	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/core/workspace"
+)
+
+//go:embed script/index_job.lua
+var indexSource string
+
+//go:embed script/take_sweep.lua
+var takeSweepSource string
+
+//go:embed script/claim_empty.lua
+var claimEmptySource string
+
+type indexScripts struct{ guard, takeSweep, claimEmpty *redis.Script }
+
+func newIndexScripts() indexScripts {
+	return indexScripts{
+		guard:     redis.NewScript(versionSource + placeSource + statesSource + indexSource),
+		takeSweep: redis.NewScript(takeSweepSource), claimEmpty: redis.NewScript(claimEmptySource),
+	}
+}
+
+const (
+	// passCount is how many keys one step of a pass looks at.
+	passCount = 500
+	// trimCount is how many entries are looked at together at the oldest end of an index.
+	trimCount = 100
+)
+
+// ClaimEmpty implements ports.JobIndex.
+func (r *Repository) ClaimEmpty(ctx context.Context) error {
+	return translate(r.index.claimEmpty.Run(ctx, r.rdb, []string{indexStateKey}, indexComplete).Err())
+}
+
+// Complete implements ports.JobIndex.
+func (r *Repository) Complete(ctx context.Context) (bool, error) {
+	var state *redis.StringCmd
+	err := r.pipelined(ctx, func(p redis.Pipeliner) { state = p.Get(ctx, indexStateKey) })
+	return err == nil && state.Val() == indexComplete, err
+}
+
+// MarkComplete implements ports.JobIndex.
+func (r *Repository) MarkComplete(ctx context.Context) error {
+	return translate(r.rdb.Set(ctx, indexStateKey, indexComplete, 0).Err())
+}
+
+// TakeSweep implements ports.JobIndex.
+func (r *Repository) TakeSweep(ctx context.Context, holder string, turn time.Duration) (bool, error) {
+	mine, err := r.index.takeSweep.Run(ctx, r.rdb, []string{sweepKey}, holder,
+		strconv.FormatInt(turn.Milliseconds(), 10)).Bool()
+	return mine, translate(err)
+}
+
+// Batch implements ports.JobIndex.
+func (r *Repository) Batch(
+	ctx context.Context, scope migration.IndexScope, at migration.IndexPosition, dry bool,
+) (migration.IndexBatch, error) {
+	pattern := ownPattern
+	if scope == migration.IndexEntries {
+		pattern = indexPattern
+	}
+	var info *redis.StringCmd
+	var scan *redis.ScanCmd
+	err := r.pipelined(ctx, func(p redis.Pipeliner) {
+		info = p.Info(ctx, "server")
+		scan = p.Scan(ctx, uint64(at), pattern, passCount)
+	})
+	if err != nil {
+		return migration.IndexBatch{}, err
+	}
+	keys, next := scan.Val()
+	batch := migration.IndexBatch{Process: processOf(info.Val()), Next: migration.IndexPosition(next)}
+	var calls []indexCall
+	var old []job.ID
+	for _, key := range keys {
+		if ws, ok := indexed(key); ok {
+			batch.Indexes = append(batch.Indexes, ws)
+		} else if id, ok := idOf(key, oldPrefix); ok {
+			old = append(old, id)
+		} else if ws, id, ok := newOf(key); ok && scope == migration.IndexAll {
+			calls = append(calls, indexCall{ws: ws, id: id})
+		}
+	}
+	batch.Scanned = int64(len(old) + len(calls))
+	owned, err := r.owners(ctx, old)
+	if err != nil {
+		return migration.IndexBatch{}, err
+	}
+	outcomes, err := r.indexJobs(ctx, append(calls, owned...), dry)
+	count := tally(outcomes)
+	batch.Mended, batch.Identical = count[migration.IndexMended], count[migration.IndexIdentical]
+	batch.Ignored = batch.Scanned - batch.Mended - batch.Identical
+	return batch, err
+}
+
+// Trim implements ports.JobIndex.
+func (r *Repository) Trim(ctx context.Context, ws workspace.ID, dry bool) (migration.IndexCounts, bool, error) {
+	if ws.IsZero() {
+		return migration.IndexCounts{}, false, invalid()
+	}
+	entries, err := r.rdb.ZRangeByLex(ctx, indexKey(ws), &redis.ZRangeBy{
+		Min: "[" + letterOfAll, Max: "+", Count: trimCount,
+	}).Result()
+	if err != nil && !isWrongType(err.Error()) {
+		return migration.IndexCounts{}, false, translate(err)
+	}
+	var calls []indexCall
+	for _, entry := range entries {
+		if p, ok := parsePlace(entry[1:]); ok {
+			calls = append(calls, indexCall{ws: ws, id: p.ID, met: entry[1:]})
+		}
+	}
+	outcomes, err := r.indexJobs(ctx, calls, dry)
+	count := tally(outcomes)
+	dropped := count[migration.IndexDropped]
+	return migration.IndexCounts{
+		Entries: int64(len(calls)), Mended: count[migration.IndexMended], Dropped: dropped,
+	}, dropped > 0 && len(entries) == trimCount && !dry, err
+}
+
+func tally(outcomes []migration.IndexOutcome) map[migration.IndexOutcome]int64 {
+	count := map[migration.IndexOutcome]int64{}
+	for _, o := range outcomes {
+		count[o]++
+	}
+	return count
+}
+
+// indexed reads the key of a workspace's index.
+func indexed(key string) (workspace.ID, bool) {
+	text, ok := strings.CutPrefix(key, indexPrefix)
+	if !ok {
+		return workspace.ID{}, false
+	}
+	ws, err := workspace.Parse(text)
+	return ws, err == nil
+}
+
+// newOf reads a key of the new schema.
+func newOf(key string) (workspace.ID, job.ID, bool) {
+	rest, ok := strings.CutPrefix(key, anyPrefix)
+	if !ok {
+		return workspace.ID{}, job.ID{}, false
+	}
+	text, _, _ := strings.Cut(rest, ":")
+	ws, err := workspace.Parse(text)
+	if err != nil {
+		return workspace.ID{}, job.ID{}, false
+	}
+	id, ok := idOf(key, newPrefix(ws))
+	return ws, id, ok
+}
+
+// owners finds whose the old records of ids are; nobody's are left out.
+func (r *Repository) owners(ctx context.Context, ids []job.ID) ([]indexCall, error) {
+	heads := make([]*redis.SliceCmd, len(ids))
+	err := r.pipelined(ctx, func(p redis.Pipeliner) {
+		for i, id := range ids {
+			heads[i] = p.HMGet(ctx, oldKey(id), fieldWorkspace)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	var calls []indexCall
+	for i, id := range ids {
+		if heads[i].Err() != nil {
+			continue // another type
+		}
+		text, _ := heads[i].Val()[0].(string) // nil for an absent field
+		if ws, err := workspace.Parse(text); err == nil {
+			calls = append(calls, indexCall{ws: ws, id: id})
+		}
+	}
+	return calls, nil
+}
+
+// indexCall asks index_job.lua about one job.
+type indexCall struct {
+	ws  workspace.ID
+	id  job.ID
+	met string // the place under which the job was met, empty where not in an index
+}
+
+// indexJobs runs index_job.lua for each call, pipelined, and gives its answers.
+func (r *Repository) indexJobs(ctx context.Context, calls []indexCall, dry bool) ([]migration.IndexOutcome, error) {
+	if len(calls) == 0 {
+		return nil, nil
+	}
+	flag := ""
+	if dry {
+		flag = "1"
+	}
+	replies := make([]*redis.Cmd, len(calls))
+	run := func() error {
+		_, err := r.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, c := range calls {
+				replies[i] = r.index.guard.EvalSha(ctx, p, indexedKeys(c.ws, c.id),
+					c.ws.String(), c.id.String(), c.id.SortBytes(), c.met, flag)
+			}
+			return nil
+		})
+		return err //nolint:wrapcheck // translated below
+	}
+	err := run()
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		if err = r.index.guard.Load(ctx, r.rdb).Err(); err == nil {
+			err = run()
+		}
+	}
+	if err != nil {
+		return nil, translate(err)
+	}
+	outcomes := make([]migration.IndexOutcome, len(calls))
+	for i, reply := range replies {
+		n, err := reply.Int64()
+		if err != nil {
+			return nil, translate(err)
+		}
+		switch n {
+		case 0:
+			outcomes[i] = migration.IndexIdentical
+		case 1:
+			outcomes[i] = migration.IndexMended
+		default:
+			outcomes[i] = migration.IndexDropped
+		}
+	}
+	return outcomes, nil
+}
+
+// processOf reads the server process' own id from INFO, empty where the server does not tell.
+func processOf(info string) string {
+	for line := range strings.Lines(info) {
+		if id, ok := strings.CutPrefix(line, "run_id:"); ok {
+			return strings.TrimSpace(id)
+		}
+	}
+	return ""
+}

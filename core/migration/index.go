@@ -1,0 +1,57 @@
+package migration
+
+import "github.com/relay-jobs/relay/core/workspace"
+
+// IndexPosition is a place in a pass through the stored keys. It belongs to the server process that gave it. The zero
+// position is the start.
+type IndexPosition uint64
+
+// IndexScope says what a pass goes through.
+type IndexScope uint8
+
+// The scopes.
+const (
+	// IndexAll is every stored job, and every index.
+	IndexAll IndexScope = iota
+	// IndexOld is every job that has an old copy, which is what a predecessor writes, and every index.
+	IndexOld
+	// IndexEntries is every index alone.
+	IndexEntries
+)
+
+// IndexOutcome is what became of one job's entries, or would in a dry run.
+type IndexOutcome uint8
+
+// The outcomes.
+const (
+	IndexIdentical IndexOutcome = iota // they were right
+	IndexMended                        // some were added, or dropped as they say what no copy says
+	IndexDropped                       // the job is not stored; its entry is dropped where it was met in an index
+)
+
+// IndexCounts says what became of what a pass met. In a dry run it says what would.
+type IndexCounts struct {
+	Scanned   int64 `json:"scanned"`   // keys of jobs
+	Entries   int64 `json:"entries"`   // entries looked at, the oldest of each index
+	Mended    int64 `json:"mended"`    // jobs whose entries were added or mended
+	Identical int64 `json:"identical"` // jobs whose entries were right
+	Dropped   int64 `json:"dropped"`   // entries of jobs that are stored no more
+	Ignored   int64 `json:"ignored"`   // keys that hold no job of any workspace
+}
+
+// Add gives the sum of both.
+func (c IndexCounts) Add(d IndexCounts) IndexCounts {
+	return IndexCounts{
+		Scanned: c.Scanned + d.Scanned, Entries: c.Entries + d.Entries, Mended: c.Mended + d.Mended,
+		Identical: c.Identical + d.Identical, Dropped: c.Dropped + d.Dropped, Ignored: c.Ignored + d.Ignored,
+	}
+}
+
+// IndexBatch is one step of a pass. Next is the zero position at the end.
+type IndexBatch struct {
+	IndexCounts
+
+	Process string         // names the server process that gave Next
+	Indexes []workspace.ID // whose indexes were met: they are to be trimmed
+	Next    IndexPosition
+}

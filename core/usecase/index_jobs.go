@@ -1,0 +1,102 @@
+package usecase
+
+import (
+	"context"
+	"time"
+
+	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/ports"
+)
+
+// IndexJobs brings the index in step with the stored jobs in one pass, while others write.
+type IndexJobs struct {
+	Index ports.JobIndex
+	Clock ports.Clock
+}
+
+// IndexJobsInput says what to go through and how fast.
+type IndexJobsInput struct {
+	Scope  migration.IndexScope
+	DryRun bool
+	Rate   int // jobs and entries a second at most; 0 for no bound
+}
+
+// Do goes through the whole scope in one server process: positions of another are worthless, so that the pass starts
+// over where the process changed under it. A pass over everything that was no dry run ends with a complete index.
+// progress, where it is not nil, is told the counts so far after each step.
+func (u IndexJobs) Do(
+	ctx context.Context, in IndexJobsInput, progress func(migration.IndexCounts),
+) (migration.IndexCounts, error) {
+	p := indexPass{IndexJobs: u, in: in, progress: progress, started: u.Clock.Now()}
+	for {
+		batch, err := u.Index.Batch(ctx, in.Scope, p.at, in.DryRun)
+		if err != nil {
+			return p.counts, err //nolint:wrapcheck // already a fault
+		}
+		if p.at != 0 && batch.Process != p.process {
+			p.counts, p.at = migration.IndexCounts{}, 0
+			continue
+		}
+		p.at, p.process = batch.Next, batch.Process
+		if err := p.step(ctx, batch.IndexCounts); err != nil {
+			return p.counts, err
+		}
+		if err := p.trim(ctx, batch); err != nil {
+			return p.counts, err
+		}
+		if p.at == 0 {
+			break
+		}
+	}
+	if in.DryRun || in.Scope != migration.IndexAll {
+		return p.counts, nil
+	}
+	return p.counts, u.Index.MarkComplete(ctx) //nolint:wrapcheck // already a fault
+}
+
+// indexPass is the state of one pass.
+type indexPass struct {
+	IndexJobs
+	in       IndexJobsInput
+	progress func(migration.IndexCounts)
+	started  time.Time
+	paced    int64 // jobs and entries since started, of a pass that started over too
+
+	at      migration.IndexPosition
+	process string
+	counts  migration.IndexCounts
+}
+
+// step counts, tells and waits until the rate allows more.
+func (p *indexPass) step(ctx context.Context, c migration.IndexCounts) error {
+	p.counts = p.counts.Add(c)
+	p.paced += c.Scanned + c.Entries
+	if p.progress != nil {
+		p.progress(p.counts)
+	}
+	if p.in.Rate <= 0 {
+		return nil
+	}
+	due := p.started.Add(time.Duration(p.paced) * time.Second / time.Duration(p.in.Rate))
+	if wait := due.Sub(p.Clock.Now()); wait > 0 {
+		return p.Clock.Sleep(ctx, wait) //nolint:wrapcheck // the context's own error
+	}
+	return nil
+}
+
+// trim takes what has expired off the oldest end of the indexes that a batch met.
+func (p *indexPass) trim(ctx context.Context, batch migration.IndexBatch) error {
+	for _, ws := range batch.Indexes {
+		for more := true; more; {
+			counts, again, err := p.Index.Trim(ctx, ws, p.in.DryRun)
+			if err != nil {
+				return err //nolint:wrapcheck // already a fault
+			}
+			if err := p.step(ctx, counts); err != nil {
+				return err
+			}
+			more = again
+		}
+	}
+	return nil
+}
