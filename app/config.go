@@ -49,6 +49,8 @@ type Config struct {
 
 	Retention time.Duration `env:"RELAY_RETENTION" envDefault:"0" want:"a duration of 0 or from 1s, such as 720h" usage:"how long finished jobs are kept; 0 is for ever"`
 
+	IndexSweep time.Duration `env:"RELAY_INDEX_SWEEP" envDefault:"60s" want:"a duration of 0 or from 1s, such as 60s" usage:"how often one of the servers brings the index of lists in step with jobs that others wrote; 0 is never"`
+
 	ReadHeaderTimeout time.Duration `env:"RELAY_HTTP_READ_HEADER_TIMEOUT" envDefault:"5s" want:"a duration above 0, such as 5s" usage:"time for a request's headers"`
 	ReadTimeout       time.Duration `env:"RELAY_HTTP_READ_TIMEOUT" envDefault:"15s" want:"a duration above 0, such as 15s" usage:"time for a whole request"`
 	WriteTimeout      time.Duration `env:"RELAY_HTTP_WRITE_TIMEOUT" envDefault:"30s" want:"a duration above 0, such as 30s" usage:"time from a request's headers to the end of its answer"`
@@ -151,6 +153,22 @@ func Load(environment map[string]string) (Config, error) {
 	return c, nil
 }
 
+// LoadRedis reads of an environment how to reach Redis, and nothing else.
+func LoadRedis(environment map[string]string) (redisjobs.ConnectOptions, error) {
+	own := map[string]string{}
+	for name, value := range environment {
+		if name == "REDIS_URL" || strings.HasPrefix(name, "RELAY_REDIS_") {
+			own[name] = value
+		}
+	}
+	var c Config
+	faults := c.parse(own)
+	if len(faults) == 0 {
+		faults = c.outOfRange()
+	}
+	return redisOptions(c, nil), errors.Join(faults...)
+}
+
 // once keeps the first complaint about each variable.
 func once(faults []error) []error {
 	said := map[string]bool{}
@@ -224,6 +242,7 @@ func (c *Config) outOfRange() (faults []error) {
 	check("RedisWriteTimeout", c.RedisWriteTimeout > 0)
 	check("JWTLeeway", c.JWTLeeway >= 0 && c.JWTLeeway <= 5*time.Minute)
 	check("Retention", c.Retention == 0 || c.Retention >= time.Second)
+	check("IndexSweep", c.IndexSweep == 0 || c.IndexSweep >= time.Second)
 	check("ReadHeaderTimeout", c.ReadHeaderTimeout > 0)
 	check("ReadTimeout", c.ReadTimeout > 0)
 	check("WriteTimeout", c.WriteTimeout > 0)

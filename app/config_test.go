@@ -34,6 +34,7 @@ func TestDefaultsAreReadRoutingOnLoopback(t *testing.T) {
 	require.Equal(t, zapcore.InfoLevel, c.LogLevel)
 	require.Equal(t, 1000, c.WorkspaceLabels)
 	require.Zero(t, c.Retention)
+	require.Equal(t, time.Minute, c.IndexSweep)
 	require.False(t, bool(c.Demo))
 }
 
@@ -101,6 +102,9 @@ func TestWrongValuesAreRefusedByTheNameOfTheirVariableAndNotRepeated(t *testing.
 		{"RELAY_RETENTION": "-1h"},
 		{"RELAY_RETENTION": "1ms"},
 		{"RELAY_RETENTION": "30d"},
+		{"RELAY_INDEX_SWEEP": "999ms"},
+		{"RELAY_INDEX_SWEEP": "-1m"},
+		{"RELAY_INDEX_SWEEP": "60"},
 		{"RELAY_HTTP_READ_HEADER_TIMEOUT": "0s"},
 		{"RELAY_HTTP_READ_TIMEOUT": "0s"},
 		{"RELAY_HTTP_WRITE_TIMEOUT": "0s"},
@@ -239,8 +243,26 @@ func TestVariablesHaveUniqueFlagsAndADescription(t *testing.T) {
 
 func TestDurationsAreRead(t *testing.T) {
 	t.Parallel()
-	c, err := app.Load(with(environment{"RELAY_RETENTION": "720h", "RELAY_SHUTDOWN_GRACE": "3s"}))
+	c, err := app.Load(with(environment{"RELAY_RETENTION": "720h", "RELAY_SHUTDOWN_GRACE": "3s", "RELAY_INDEX_SWEEP": "0"}))
 	require.NoError(t, err)
 	require.Equal(t, 720*time.Hour, c.Retention)
 	require.Equal(t, 3*time.Second, c.ShutdownGrace)
+	require.Zero(t, c.IndexSweep)
+}
+
+func TestLoadRedisReadsWhatReachesRedisAlone(t *testing.T) {
+	t.Parallel()
+	o, err := app.LoadRedis(environment{
+		"REDIS_URL": "unix:///run/redis.sock", "RELAY_REDIS_READ_TIMEOUT": "7s", "RELAY_LOG_LEVEL": "loud", "RELAY_DEMO": "",
+	})
+	require.NoError(t, err)
+	require.Equal(t, "unix:///run/redis.sock", o.URL)
+	require.Equal(t, 7*time.Second, o.ReadTimeout)
+	require.Equal(t, 2*time.Second, o.DialTimeout, "the default")
+	for variable, value := range (environment{"REDIS_URL": "hunter2", "RELAY_REDIS_READ_TIMEOUT": "0", "RELAY_REDIS_POOL_SIZE": ""}) {
+		_, err := app.LoadRedis(environment{variable: value})
+		var refused *app.ConfigError
+		require.ErrorAs(t, err, &refused, variable)
+		require.Equal(t, variable, refused.Variable)
+	}
 }

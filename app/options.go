@@ -23,6 +23,7 @@ import (
 // Exit codes of the process.
 const (
 	ExitOK      = 0
+	ExitDiffers = 1 // a check found what is not in step
 	ExitRefused = 2 // the configuration or the command line cannot be meant
 	ExitFault   = 3
 )
@@ -48,12 +49,13 @@ func Options(c Config, s Streams) fx.Option {
 		fx.Supply(c, s),
 		telemetry.Module(), redisjobs.Module(), httpapi.Module(),
 		fx.Provide(
-			newDemo, authenticate, telemetrySettings, redisOptions, httpSettings, apiConfig,
+			newDemo, authenticate, telemetrySettings, redisOptions, httpSettings, apiConfig, newIndexKeeper,
 			func(o *telemetry.Observer) ports.Observer { return o },
 			func() ports.JobIDs { return uuidv7.JobIDs{} },
-			func(rdb *redis.Client, m *telemetry.Metrics, o ports.Observer) ports.JobRepository {
+			func(rdb *redis.Client, m *telemetry.Metrics, o ports.Observer) (ports.JobRepository, ports.JobIndex) {
 				m.WatchRedis(rdb)
-				return router.New(rdb, c.Phase, redisjobs.Options{Retention: c.Retention, Observer: o})
+				r := router.New(rdb, c.Phase, redisjobs.Options{Retention: c.Retention, Observer: o})
+				return r, r
 			},
 			func(auth ports.AuthProvider, o ports.Observer) usecase.Gate {
 				return usecase.Gate{Auth: auth, Observer: o}
@@ -117,6 +119,7 @@ type needs struct {
 	Jobs   ports.JobRepository
 	IDs    ports.JobIDs
 	Redis  redisjobs.HealthCheck
+	Index  *indexKeeper
 	Checks []ports.HealthCheck
 	Served *telemetry.Metrics
 	Log    *zap.Logger
@@ -127,7 +130,7 @@ func apiConfig(n needs) httpapi.Config {
 		Execute:  usecase.Execute{Gate: n.Gate, Jobs: n.Jobs, IDs: n.IDs},
 		GetJob:   usecase.GetJob{Gate: n.Gate, Jobs: n.Jobs},
 		ListJobs: usecase.ListJobs{Gate: n.Gate, Jobs: n.Jobs},
-		Checks:   append([]ports.HealthCheck{n.Redis}, n.Checks...),
+		Checks:   append([]ports.HealthCheck{n.Redis, n.Index}, n.Checks...),
 		Requests: n.Served,
 		Log:      n.Log,
 	}

@@ -74,7 +74,7 @@ func (r *Repository) Batch(
 	var info *redis.StringCmd
 	var scan *redis.ScanCmd
 	err := r.pipelined(ctx, func(p redis.Pipeliner) {
-		info = p.Info(ctx, "server")
+		info = p.Info(ctx) // the embedded server of the demo refuses the section's name
 		scan = p.Scan(ctx, uint64(at), pattern, passCount)
 	})
 	if err != nil {

@@ -25,7 +25,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
 	}
-	root.AddCommand(serveCommand(environ), apiKeyCommand(), versionCommand()) //nolint:contextcheck // cobra carries it
+	root.AddCommand(serveCommand(environ), migrateCommand(environ), apiKeyCommand(), versionCommand()) //nolint:contextcheck // cobra carries it
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -33,6 +33,10 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return app.ExitOK
+	}
+	if errors.Is(err, errDiffers) {
+		root.PrintErrf("relay: %v\n", err)
+		return app.ExitDiffers
 	}
 	var broken *faultError
 	if errors.As(err, &broken) {

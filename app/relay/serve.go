@@ -47,7 +47,7 @@ func environment(environ []string, flags *pflag.FlagSet) map[string]string {
 		}
 	}
 	for _, v := range app.Variables() {
-		if f := flags.Lookup(v.Flag); f.Changed {
+		if f := flags.Lookup(v.Flag); f != nil && f.Changed {
 			env[v.Name] = f.Value.String()
 		}
 	}

@@ -34,9 +34,10 @@ type Service struct {
 	err  error
 }
 
-// Environment joins sets of variables, of which later ones win, with free ports for both listeners.
+// Environment joins sets of variables, of which later ones win, with free ports for both listeners and with no sweeps:
+// their commands and keys would come into what tests count and compare.
 func Environment(sets ...map[string]string) map[string]string {
-	env := map[string]string{"RELAY_HTTP_ADDR": "127.0.0.1:0", "RELAY_ADMIN_ADDR": "127.0.0.1:0"}
+	env := map[string]string{"RELAY_HTTP_ADDR": "127.0.0.1:0", "RELAY_ADMIN_ADDR": "127.0.0.1:0", "RELAY_INDEX_SWEEP": "0"}
 	for _, s := range sets {
 		maps.Copy(env, s)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/relay-jobs/relay/app"
 	"github.com/relay-jobs/relay/tests/harness"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
@@ -22,11 +23,13 @@ type service struct {
 	tokens map[string]string
 }
 
-// serve starts a server on an empty Redis, until the test ends. What it logged is looked through then.
+// serve starts a server on a Redis without jobs, until the test ends. What it logged is looked through then. Another
+// application's key is there, so that lists go by SCAN until buildIndex: tests store jobs as a predecessor does.
 func serve(t *testing.T, phaseName string, more map[string]string) *service {
 	t.Helper()
 	s := &service{redis: redisserver.Start(t), tokens: map[string]string{}}
 	s.world = &world{rdb: s.redis.Client(t), phase: phaseNamed(t, phaseName)}
+	require.NoError(t, s.rdb.Set(t.Context(), "another:application", "x", 0).Err())
 	keys := harness.NewKeys(t)
 	for _, ws := range append(tenants(), stranger) {
 		s.tokens[ws] = keys.Token(t, ws)
@@ -47,6 +50,13 @@ func serve(t *testing.T, phaseName string, more map[string]string) *service {
 		requireCleanLog(t, s.server.Log.String(), secrets)
 	})
 	return s
+}
+
+// buildIndex has lists go by the index from now on.
+func buildIndex(t *testing.T, redisURL string) {
+	t.Helper()
+	code, _, stderr := harness.Run(t, map[string]string{"REDIS_URL": redisURL}, "migrate", "index", "--execute", "--rate=0")
+	require.Equal(t, app.ExitOK, code, stderr)
 }
 
 // inEveryPhase runs a test six times.

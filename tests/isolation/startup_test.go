@@ -38,6 +38,7 @@ func malformedSettings(t *testing.T) map[string][]string {
 		"RELAY_JWT_SECRET_FILE":          {"/nowhere/secret", filepath.Dir(broken)},
 		"RELAY_JWT_LEEWAY":               {canary, "30", "-1s", "5m1s"},
 		"RELAY_RETENTION":                {canary, "30", "-1s", "999ms"},
+		"RELAY_INDEX_SWEEP":              {canary, "60", "-1s", "999ms"},
 		"RELAY_HTTP_READ_HEADER_TIMEOUT": timeouts, "RELAY_HTTP_READ_TIMEOUT": timeouts, "RELAY_HTTP_WRITE_TIMEOUT": timeouts,
 		"RELAY_HTTP_IDLE_TIMEOUT": timeouts, "RELAY_SHUTDOWN_GRACE": timeouts,
 		"RELAY_LOG_LEVEL":        {canary, "loud", "fatal", "-5"},

@@ -107,6 +107,8 @@ func idempotencyKey(workspace, clientRequestID string) string {
 	return "ai:idempotency:" + workspace + ":" + clientRequestID
 }
 
+func indexKey(workspace string) string { return "ai:index:" + workspace }
+
 const queueKey = "ai:queue:pending"
 
 func (s stored) key() string {
@@ -299,7 +301,7 @@ func commandsOf(tb testing.TB, rdb *redis.Client) int64 {
 	return n
 }
 
-// digestSource reads every key of jobs, idempotency and queue at once. The bytes of DUMP would not do: they depend on
+// digestSource reads every key of jobs, index, idempotency and queue at once. The bytes of DUMP would not do: they depend on
 // what was read since.
 const digestSource = `
 local keys, cursor = {}, '0'
@@ -319,6 +321,7 @@ for i, key in ipairs(keys) do
       table.sort(held)
     elseif kind == 'list' then held = redis.call('LRANGE', key, 0, -1)
     elseif kind == 'string' then held = {redis.call('GET', key)}
+    elseif kind == 'zset' then held = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
     else held = {redis.call('DUMP', key)} end
     out[#out + 1] = key .. ' ' .. kind .. ' ' .. redis.call('PEXPIRETIME', key) .. ' ' .. table.concat(held, ' ')
   end
