@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -109,7 +110,7 @@ const (
 	// maxExamined bounds the entries that a page looks at: a page whose entries hold little to show ends early.
 	maxExamined = 2 * job.MaxLimit
 	// firstBatch is how many bodies are read in the first trip at most: those of a usual page. Each following trip takes
-	// as many as the jobs met so far let it seem that will fit, between minBatch and maxBatch.
+	// as many as the entries met so far let it seem are needed and fit, between minBatch and maxBatch.
 	minBatch, firstBatch, maxBatch = 16, 64, 512
 )
 
@@ -126,6 +127,12 @@ type ordered struct {
 	started  bool
 	examined int
 	bytes    int
+}
+
+// beforeAll is the place behind which a walk begins.
+func beforeAll() job.Place {
+	last, _ := job.ParseSortBytes(strings.Repeat("\xff", 16))
+	return job.Place{Micros: maxMicros, ID: last}
 }
 
 func (o *ordered) reached(p job.Place) { o.at, o.started = p, true }
@@ -147,6 +154,9 @@ func (o *ordered) run(ctx context.Context, first *redis.StringSliceCmd) (job.Pag
 			return job.Page{}, err
 		}
 		if full || more && o.examined >= maxExamined {
+			if !o.started {
+				o.reached(beforeAll())
+			}
 			o.page.Next = job.OrderCursor(o.at)
 			return o.page, nil
 		}
@@ -161,9 +171,10 @@ func (o *ordered) batch() int64 {
 	if o.examined == 0 {
 		return int64(min(o.query.Limit, firstBatch))
 	}
-	n := o.query.Limit - len(o.page.Jobs)
-	if len(o.page.Jobs) > 0 {
-		n = min(n, (job.MaxPageBytes-o.bytes)/(o.bytes/len(o.page.Jobs))+1)
+	n, taken := firstBatch, len(o.page.Jobs)
+	if taken > 0 {
+		n = (o.query.Limit - taken) * o.examined / taken
+		n = min(n, (job.MaxPageBytes-o.bytes)/(o.bytes/taken)+1)
 	}
 	return int64(min(max(n, minBatch), maxBatch))
 }
@@ -192,6 +203,7 @@ func (o *ordered) examine(ctx context.Context, members []string) (full bool, err
 	if err := o.removeStrange(ctx, strange); err != nil {
 		return false, err
 	}
+	o.examined += len(strange)
 	found, err := o.fetch(ctx, o.ws, ids, true)
 	if err != nil {
 		return false, err

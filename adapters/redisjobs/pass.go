@@ -3,6 +3,7 @@ package redisjobs
 import (
 	"context"
 	_ "embed"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,7 +36,7 @@ func newIndexScripts() indexScripts {
 const (
 	// passCount is how many keys one step of a pass looks at.
 	passCount = 500
-	// trimCount is how many entries are looked at together at the oldest end of an index.
+	// trimCount is how many entries are looked at together at the oldest end of an index, and how many of all.
 	trimCount = 100
 )
 
@@ -105,20 +106,28 @@ func (r *Repository) Batch(
 	return batch, err
 }
 
-// Trim implements ports.JobIndex.
+// Trim implements ports.JobIndex. Beside the oldest entries it looks at as many that chance picks: jobs that are kept
+// for ever may stand before those that expire.
 func (r *Repository) Trim(ctx context.Context, ws workspace.ID, dry bool) (migration.IndexCounts, bool, error) {
 	if ws.IsZero() {
 		return migration.IndexCounts{}, false, invalid()
 	}
-	entries, err := r.rdb.ZRangeByLex(ctx, indexKey(ws), &redis.ZRangeBy{
-		Min: "[" + letterOfAll, Max: "+", Count: trimCount,
-	}).Result()
-	if err != nil && !isWrongType(err.Error()) {
-		return migration.IndexCounts{}, false, translate(err)
+	var oldest, picked *redis.StringSliceCmd
+	err := r.pipelined(ctx, func(p redis.Pipeliner) {
+		oldest = p.ZRangeByLex(ctx, indexKey(ws), &redis.ZRangeBy{Min: "[" + letterOfAll, Max: "+", Count: trimCount})
+		picked = p.ZRandMember(ctx, indexKey(ws), trimCount)
+	})
+	if err != nil {
+		return migration.IndexCounts{}, false, err
 	}
 	var calls []indexCall
-	for _, entry := range entries {
-		if p, ok := parsePlace(entry[1:]); ok {
+	met := make(map[job.Place]bool)
+	for _, entry := range slices.Concat(oldest.Val(), picked.Val()) { // none where the key is of another type
+		if entry == "" {
+			continue
+		}
+		if p, ok := parsePlace(entry[1:]); ok && !met[p] {
+			met[p] = true
 			calls = append(calls, indexCall{ws: ws, id: p.ID, met: entry[1:]})
 		}
 	}
@@ -127,7 +136,7 @@ func (r *Repository) Trim(ctx context.Context, ws workspace.ID, dry bool) (migra
 	dropped := count[migration.IndexDropped]
 	return migration.IndexCounts{
 		Entries: int64(len(calls)), Mended: count[migration.IndexMended], Dropped: dropped,
-	}, dropped > 0 && len(entries) == trimCount && !dry, err
+	}, dropped > 0 && len(oldest.Val()) == trimCount && !dry, err
 }
 
 func tally(outcomes []migration.IndexOutcome) map[migration.IndexOutcome]int64 {

@@ -105,7 +105,8 @@ if call('ZLEXCOUNT', index, '[z' .. at, '+') > 0 then
   if newest then
     local a, b, c, d, e = string.byte(newest .. '\0\0\0\0\0', 2, 6)
     second = (((a * 256 + b) * 256 + c) * 256 + d) * 256 + e
-    micros = (tonumber(string.sub(newest, 7, 12)) or 999999) + 1
+    micros = string.match(newest, '^......(%d%d%d%d%d%d)') -- none where Relay did not write the entry
+    micros = (micros and tonumber(micros) or 999999) + 1
     if micros == 1000000 then
       second, micros = second + 1, 0
     end
