@@ -1,5 +1,6 @@
-// Command bench measures Relay against a peer of the field on the same machine, and whether another workspace's job
-// can be told from an absent one by time. It prints ratios alone: absolute times say more about the machine.
+// Command bench measures Relay against a peer of the field on the same machine, whether another workspace's job can be
+// told from an absent one by time, and what lists and their index cost. It prints ratios, and of memory bytes a job:
+// absolute times say more about the machine.
 //
 // Both sides take turns in short rounds, so that what else the machine does meets both alike; a ratio is that of two
 // neighbouring rounds, and the median of all of them is what is judged.
@@ -38,7 +39,7 @@ func main() {
 	flag.IntVar(&o.connections, "connections", 64, "connections that send requests")
 	flag.IntVar(&o.params, "params", 120, "bytes of a job's params, 26 or more")
 	flag.IntVar(&o.requests, "requests", 20_000, "interleaved requests of each rank test")
-	flag.StringVar(&o.only, "only", "execute,get,isolation", "what to measure, separated by commas")
+	flag.StringVar(&o.only, "only", "execute,get,isolation,list,list-cpu,scan,index-memory,enqueue", "what to measure, separated by commas")
 	flag.StringVar(&o.profiles, "profiles", "", "folder for CPU profiles of relay serve, taken in rounds of their own")
 	flag.BoolVar(&o.strict, "strict", false, "exit with 1 where a target is missed")
 	flag.BoolVar(&o.verbose, "v", false, "print each round")
@@ -109,6 +110,11 @@ func bench(ctx context.Context, o settings) (missed bool, err error) {
 		{"execute", "POST /ai/execute, Relay to gin with asynq's Client.Enqueue", b.execute},
 		{"get", "GET /ai/jobs/{job_id}, Relay to gin with one HGETALL", b.get},
 		{"isolation", "Another workspace's job against an absent one, probability that it takes longer (AUC)", b.isolation},
+		{"list", "A page of 50 jobs, p50 in a large store to that in a small one", b.list},
+		{"list-cpu", "Redis CPU of a page of 50 jobs to that of a pipeline of their HGETALLs", b.listCPU},
+		{"scan", "50 jobs of a workspace by SCAN to the same by the index, 100000 jobs in both schemas", b.scan},
+		{"index-memory", "Memory of the index of 1000000 jobs, bytes a job", b.indexMemory},
+		{"enqueue", "Redis CPU of the execute script to that of the same without its index", b.enqueue},
 	} {
 		if !slices.Contains(strings.Split(o.only, ","), part.name) {
 			continue
