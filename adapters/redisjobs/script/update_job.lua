@@ -18,7 +18,8 @@
 -- ARGV[10] that second as text, YYYY-MM-DDTHH:MM:SS
 -- ARGV[11] the bytes that order job_id
 --
--- WRITE_OLD, WRITE_NEW, LOOK_OLD and LOOK_NEW are the phase's plan; what is written or read is looked at.
+-- WRITE_OLD, WRITE_NEW, LOOK_OLD and LOOK_NEW are the phase's plan; what is written or read is looked at. A copy outside
+-- of it decides nothing but which entries of the index stay.
 --
 -- Returns
 --   1    moved
@@ -75,7 +76,15 @@ end
 -- ZADD is the first write: it is the one that can still fail on a wrong type or on memory, and then nothing was written.
 local place = place_of(from[5], ARGV[11])
 redis.call('ZADD', KEYS[3], '0', 'z' .. place, '0', LETTER[to] .. place)
-redis.call('ZREM', KEYS[3], LETTER[from[4]] .. place)
+-- A copy that is not written stays what it was, and keeps its entry for a phase that reads it.
+local apart, kept = not WRITE_NEW and KEYS[2] or not WRITE_OLD and KEYS[1], false
+if apart then
+  local reply = redis.pcall('HMGET', apart, 'job_id', 'workspace_id', 'status', 'enqueued_at')
+  kept = reply[1] == id and reply[2] == ws and reply[3] == from[4] and place_of(reply[4], ARGV[11]) == place
+end
+if not kept then
+  redis.call('ZREM', KEYS[3], LETTER[from[4]] .. place)
+end
 
 -- The written copy nearest to the base is changed first; the other becomes its copy.
 if base == mirror or not target then
