@@ -51,6 +51,9 @@ func newBatcher(rdb redis.UniversalClient) *batcher {
 // run returns nil once each command has its answer or its error. Any other error is ctx's: the commands may still be
 // under way then, and are not the caller's to look at.
 func (b *batcher) run(ctx context.Context, commands []redis.Cmder) error {
+	if len(commands) == 0 {
+		return nil // as where a pass meets no job
+	}
 	if len(commands) > maxShared {
 		b.alone(ctx, commands)
 		return nil

@@ -92,6 +92,17 @@ func TestCallersShareRoundTrips(t *testing.T) {
 	require.EqualValues(t, maxFlights+4, gate.trips.Load(), "nothing is left under way")
 }
 
+func TestNoCommandsMakeNoTrip(t *testing.T) {
+	t.Parallel()
+	b := newBatcher(nil)
+	b.patience = time.Hour
+	b.flights = maxFlights
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // whoever waits for a trip leaves
+	require.NoError(t, b.run(ctx, nil))
+	require.Empty(t, b.waiting)
+}
+
 func TestATripDoesNotWaitForSlowOnes(t *testing.T) {
 	t.Parallel()
 	rdb := open(t, ConnectOptions{URL: redisserver.Start(t).URL()})
