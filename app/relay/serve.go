@@ -64,12 +64,13 @@ func serve(ctx context.Context, config app.Config, streams app.Streams) error {
 		}
 		return &faultError{cause}
 	}
+	stopped := service.Wait() // before the start: who is told that it serves may ask it to stop
 	starting, cancel := context.WithTimeout(ctx, service.StartTimeout())
 	defer cancel()
 	if err := service.Start(starting); err != nil {
 		return &faultError{fmt.Errorf("start: %w", dig.RootCause(err))}
 	}
-	ended := <-service.Wait()
+	ended := <-stopped
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), service.StopTimeout())
 	defer cancel()
 	if err := service.Stop(stopping); err != nil {
