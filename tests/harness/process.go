@@ -157,7 +157,7 @@ func (p *Process) Wait(tb testing.TB) int {
 func Run(tb testing.TB, env map[string]string, args ...string) (code int, stdout, stderr string) {
 	tb.Helper()
 	var out, errs Buffer
-	path := Binary(tb) // building it is not part of its time
+	path := Binary(tb)                                               // building it is not part of its time
 	ctx, cancel := context.WithTimeout(tb.Context(), processTimeout) // a command that serves after all must not last
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
