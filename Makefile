@@ -45,7 +45,7 @@ generate: ## Write the code that is generated from ports and from openapi.yaml
 bench: redis-server ## Measure against the yardsticks; prints ratios
 	$(GO) run ./tests/bench $(ARGS)
 
-soak: redis-server ## Repeat the tests that have races to lose, COUNT times; walk lists once at full size (RELAY_SOAK=full: libfaketime)
+soak: redis-server ## Repeat the tests that have races to lose, COUNT times, and walk lists once at full size, which needs libfaketime
 	$(GO) test $(RACE) -count=$(COUNT) -timeout 60m ./adapters/redisjobs/... ./tests/...
 	RELAY_SOAK=full $(GO) test -count=1 -timeout 60m -v ./tests/walks/...
 

@@ -49,7 +49,7 @@ type Config struct {
 
 	Retention time.Duration `env:"RELAY_RETENTION" envDefault:"0" want:"a duration of 0 or from 1s, such as 720h" usage:"how long finished jobs are kept; 0 is for ever"`
 
-	IndexSweep time.Duration `env:"RELAY_INDEX_SWEEP" envDefault:"60s" want:"a duration of 0 or from 1s, such as 60s" usage:"how often one of the servers brings the index of lists in step with jobs that others wrote; 0 is never"`
+	IndexSweep time.Duration `env:"RELAY_INDEX_SWEEP" envDefault:"60s" want:"a duration of 0 or from 1s, such as 60s" usage:"how often one of the servers brings the index of lists in step with jobs that others wrote, and takes expired ones out of it; 0 is never"`
 
 	ReadHeaderTimeout time.Duration `env:"RELAY_HTTP_READ_HEADER_TIMEOUT" envDefault:"5s" want:"a duration above 0, such as 5s" usage:"time for a request's headers"`
 	ReadTimeout       time.Duration `env:"RELAY_HTTP_READ_TIMEOUT" envDefault:"15s" want:"a duration above 0, such as 15s" usage:"time for a whole request"`

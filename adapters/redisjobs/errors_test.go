@@ -18,7 +18,7 @@ import (
 	"github.com/relay-jobs/relay/core/fault"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
-	"github.com/relay-jobs/relay/core/workspace"
+	"github.com/relay-jobs/relay/tests/contract"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
@@ -90,25 +90,10 @@ func open(t *testing.T, o ConnectOptions) *redis.Client {
 	return rdb
 }
 
-type silent struct{}
-
-func (silent) JobRead(workspace.ID, job.ID, job.Copy)             {}
-func (silent) JobsListed(workspace.ID, job.ListPath, int)         {}
-func (silent) EnqueueFailed(workspace.ID, fault.Kind)             {}
-func (silent) DualWritten(workspace.ID, bool)                     {}
-func (silent) StaleCopyRead(workspace.ID)                         {}
-func (silent) WorkspaceMismatch(workspace.ID, workspace.ID)       {}
-func (silent) OtherWorkspaceRequested(workspace.ID, workspace.ID) {}
-func (silent) IsolationBreach(workspace.ID)                       {}
-func (silent) IDCollision(workspace.ID)                           {}
-func (silent) WrongTypeRead(workspace.ID)                         {}
-func (silent) IndexNotMended(workspace.ID)                        {}
-func (silent) RecordInvalid(workspace.ID)                         {}
-
 // attempts are the ways to ask Redis for something.
 func attempts(t *testing.T, rdb *redis.Client) map[string]func(context.Context) error {
 	t.Helper()
-	r := New(rdb, migration.DualWrite, Options{Observer: silent{}})
+	r := New(rdb, migration.DualWrite, Options{Observer: contract.Unobserved{}})
 	ws, id := workspaceID(t, "acme"), jobID(t, "j")
 	return map[string]func(context.Context) error{
 		"enqueue": func(ctx context.Context) error {

@@ -95,7 +95,7 @@ func (r *Repository) List(ctx context.Context, ws workspace.ID, q job.Query) (jo
 	var first *redis.StringSliceCmd
 	err := r.pipelined(ctx, func(p redis.Pipeliner) {
 		state = p.Get(ctx, indexStateKey)
-		first = o.members(ctx, p)
+		first = o.entries(ctx, p)
 	})
 	switch {
 	case err != nil:
@@ -109,9 +109,9 @@ func (r *Repository) List(ctx context.Context, ws workspace.ID, q job.Query) (jo
 const (
 	// maxExamined bounds the entries that a page looks at: a page whose entries hold little to show ends early.
 	maxExamined = 2 * job.MaxLimit
-	// firstBatch is how many bodies are read in the first trip at most: those of a usual page. Each following trip takes
-	// as many as the entries met so far let it seem are needed and fit, between minBatch and maxBatch.
-	minBatch, firstBatch, maxBatch = 16, 64, 512
+	// minBatch and maxBatch bound how many bodies are read in one trip, whose sizes are not known before: a usual page in
+	// the first one, and in each following as many as the entries met so far let it seem are needed and fit.
+	minBatch, maxBatch = 16, 64
 )
 
 // ordered is the state of one page by the index: newest first, each entry held against the job that it names before
@@ -137,19 +137,19 @@ func beforeAll() job.Place {
 
 func (o *ordered) reached(p job.Place) { o.at, o.started = p, true }
 
-// run fills the page. first is the answer to members where that was asked for already, else nil.
+// run fills the page. first is the answer to entries where that was asked for already, else nil.
 func (o *ordered) run(ctx context.Context, first *redis.StringSliceCmd) (job.Page, error) {
 	for {
 		if first == nil {
-			first = o.members(ctx, o.rdb)
+			first = o.entries(ctx, o.rdb)
 		}
-		members, err := first.Result()
+		entries, err := first.Result()
 		if err != nil {
 			return job.Page{}, translate(err)
 		}
 		first = nil
-		more := int64(len(members)) == o.batch()
-		full, err := o.examine(ctx, members)
+		more := int64(len(entries)) == o.count()
+		full, err := o.examine(ctx, entries)
 		if err != nil {
 			return job.Page{}, err
 		}
@@ -166,12 +166,12 @@ func (o *ordered) run(ctx context.Context, first *redis.StringSliceCmd) (job.Pag
 	}
 }
 
-// batch says how many entries to look at next.
-func (o *ordered) batch() int64 {
+// count says how many entries to look at next.
+func (o *ordered) count() int64 {
 	if o.examined == 0 {
-		return int64(min(o.query.Limit, firstBatch))
+		return int64(min(o.query.Limit, maxBatch))
 	}
-	n, taken := firstBatch, len(o.page.Jobs)
+	n, taken := maxBatch, len(o.page.Jobs)
 	if taken > 0 {
 		n = (o.query.Limit - taken) * o.examined / taken
 		n = min(n, (job.MaxPageBytes-o.bytes)/(o.bytes/taken)+1)
@@ -179,23 +179,23 @@ func (o *ordered) batch() int64 {
 	return int64(min(max(n, minBatch), maxBatch))
 }
 
-// members asks for the next batch of entries behind the place reached, newest first.
-func (o *ordered) members(ctx context.Context, c redis.Cmdable) *redis.StringSliceCmd {
+// entries asks for the next entries behind the place reached, newest first.
+func (o *ordered) entries(ctx context.Context, c redis.Cmdable) *redis.StringSliceCmd {
 	top := string([]byte{o.letter[0] + 1}) // the entries of a letter lie between it and the next one
 	if o.started {
 		top = o.letter + placeBytes(o.at)
 	}
-	return c.ZRevRangeByLex(ctx, indexKey(o.ws), &redis.ZRangeBy{Max: "(" + top, Min: "[" + o.letter, Count: o.batch()})
+	return c.ZRevRangeByLex(ctx, indexKey(o.ws), &redis.ZRangeBy{Max: "(" + top, Min: "[" + o.letter, Count: o.count()})
 }
 
 // examine resolves entries in order and takes what is to be shown until the page is full.
-func (o *ordered) examine(ctx context.Context, members []string) (full bool, err error) {
-	places, ids := make([]job.Place, 0, len(members)), make([]job.ID, 0, len(members))
+func (o *ordered) examine(ctx context.Context, entries []string) (full bool, err error) {
+	places, ids := make([]job.Place, 0, len(entries)), make([]job.ID, 0, len(entries))
 	var strange []any
-	for _, m := range members {
-		p, ok := parsePlace(m[1:])
+	for _, entry := range entries {
+		p, ok := parsePlace(entry[1:])
 		if !ok {
-			strange = append(strange, m)
+			strange = append(strange, entry)
 			continue
 		}
 		places, ids = append(places, p), append(ids, p.ID)

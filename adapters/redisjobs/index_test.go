@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -70,7 +71,9 @@ func entries(t *testing.T, rdb *redis.Client, index string) []string {
 // complete makes new walks go by the index.
 func complete(t *testing.T, rdb *redis.Client) {
 	t.Helper()
-	require.NoError(t, repositoryOf(rdb, migration.Legacy).MarkComplete(t.Context()))
+	marked, err := repositoryOf(rdb, migration.Legacy).MarkComplete(t.Context(), "")
+	require.NoError(t, err)
+	require.True(t, marked)
 }
 
 func timeText(micros int64) string { return time.UnixMicro(micros).UTC().Format(job.TimeLayout) }
@@ -701,6 +704,34 @@ func TestListOfLargeJobs(t *testing.T) {
 	for _, limit := range []int{1, 2, 5, 1000} {
 		require.Equal(t, want, requireBounded(t, server, migration.DualWrite, job.Query{Limit: limit}))
 	}
+}
+
+// TestListReadsFewBodiesBeyondAPage: small jobs before large ones do not make a page read many of the large.
+func TestListReadsFewBodiesBeyondAPage(t *testing.T) {
+	rdb := redisserver.Start(t).Client(t)
+	complete(t, rdb)
+	r := repositoryOf(rdb, migration.NewOnly)
+	const size, large, small = 100 << 10, 200, 80
+	for i := range large + small {
+		d := draft(t, fmt.Sprint("job ", i), "")
+		if i < large {
+			d.Params = job.JSON(`{"s": "` + strings.Repeat("x", size) + `"}`)
+		}
+		_, err := r.Enqueue(t.Context(), d)
+		require.NoError(t, err)
+	}
+	sent := func() int {
+		info, err := rdb.InfoMap(t.Context(), "stats").Result()
+		require.NoError(t, err)
+		n, err := strconv.Atoi(info["Stats"]["total_net_output_bytes"])
+		require.NoError(t, err)
+		return n
+	}
+	before := sent()
+	page, err := r.List(t.Context(), acme(t), job.Query{Limit: job.MaxLimit})
+	require.NoError(t, err)
+	require.Greater(t, len(page.Jobs), small)
+	require.Less(t, sent()-before, 80*size)
 }
 
 // TestIndexOfAnotherType: a key in the place of an index is a clear fault of lists, and of nothing else that reads.

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/relay-jobs/relay/core/job"
+	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/workspace"
 )
 
@@ -14,9 +15,7 @@ const (
 	queueKey = "ai:queue:pending"
 	// indexStateKey says whether every stored job is in its workspace's index.
 	indexStateKey = "ai:index-state"
-	// sweepKey is held by the server whose turn it is to sweep the index.
-	sweepKey  = "ai:index-sweep"
-	oldPrefix = "ai:jobs:"
+	oldPrefix     = "ai:jobs:"
 	// oldPattern matches every key of the old schema, and keys beside it that hold no job.
 	oldPattern = oldPrefix + "*"
 	// anyPrefix is what every workspace's keys of the new schema begin with.
@@ -25,8 +24,10 @@ const (
 	indexPrefix = "ai:index:"
 	// indexPattern matches every index.
 	indexPattern = indexPrefix + "*"
-	// ownPattern matches every key of jobs and of indexes, and others beside them.
-	ownPattern = "ai:[ij]*"
+	// anyJobPattern matches every key of jobs and of indexes, oldOrIndexPattern every old one and every index; both match
+	// others beside them.
+	anyJobPattern     = "ai:[ij][on]*"
+	oldOrIndexPattern = "ai:[ij][on][bd][es]*"
 )
 
 func oldKey(id job.ID) string { return oldPrefix + id.String() }
@@ -45,6 +46,14 @@ func idempotencyKey(ws workspace.ID, c job.ClientRequestID) string {
 // indexKey holds the order of ws's jobs of both schemas, and of those in each state.
 func indexKey(ws workspace.ID) string { return indexPrefix + ws.String() }
 
+// sweepKey is held by the server whose turn it is to sweep a scope of the index.
+func sweepKey(scope migration.IndexScope) string {
+	if scope == migration.IndexOld {
+		return "ai:index-sweep:old"
+	}
+	return "ai:index-sweep:entries"
+}
+
 // indexedKeys are what a script declares that changes a job's copies and entries.
 func indexedKeys(ws workspace.ID, id job.ID) []string {
 	return []string{oldKey(id), newKey(ws, id), indexKey(ws)}
@@ -58,4 +67,29 @@ func idOf(key, prefix string) (id job.ID, ok bool) {
 	}
 	id, err := job.ParseID(text)
 	return id, err == nil
+}
+
+// indexed reads the key of a workspace's index.
+func indexed(key string) (workspace.ID, bool) {
+	text, ok := strings.CutPrefix(key, indexPrefix)
+	if !ok {
+		return workspace.ID{}, false
+	}
+	ws, err := workspace.Parse(text)
+	return ws, err == nil
+}
+
+// newOf reads a key of the new schema.
+func newOf(key string) (workspace.ID, job.ID, bool) {
+	rest, ok := strings.CutPrefix(key, anyPrefix)
+	if !ok {
+		return workspace.ID{}, job.ID{}, false
+	}
+	text, _, _ := strings.Cut(rest, ":")
+	ws, err := workspace.Parse(text)
+	if err != nil {
+		return workspace.ID{}, job.ID{}, false
+	}
+	id, ok := idOf(key, newPrefix(ws))
+	return ws, id, ok
 }

@@ -24,12 +24,16 @@ var takeSweepSource string
 //go:embed script/claim_empty.lua
 var claimEmptySource string
 
-type indexScripts struct{ guard, takeSweep, claimEmpty *redis.Script }
+//go:embed script/mark_complete.lua
+var markCompleteSource string
+
+type indexScripts struct{ guard, takeSweep, claimEmpty, markComplete *redis.Script }
 
 func newIndexScripts() indexScripts {
 	return indexScripts{
 		guard:     redis.NewScript(versionSource + placeSource + statesSource + indexSource),
 		takeSweep: redis.NewScript(takeSweepSource), claimEmpty: redis.NewScript(claimEmptySource),
+		markComplete: redis.NewScript(markCompleteSource),
 	}
 }
 
@@ -37,12 +41,13 @@ const (
 	// passCount is how many keys one step of a pass looks at.
 	passCount = 500
 	// trimCount is how many entries are looked at together at the oldest end of an index, and how many of all.
-	trimCount = 100
+	trimCount = 32
 )
 
 // ClaimEmpty implements ports.JobIndex.
 func (r *Repository) ClaimEmpty(ctx context.Context) error {
-	return translate(r.index.claimEmpty.Run(ctx, r.rdb, []string{indexStateKey}, indexComplete).Err())
+	keys := []string{indexStateKey, sweepKey(migration.IndexOld), sweepKey(migration.IndexEntries)}
+	return translate(r.index.claimEmpty.Run(ctx, r.rdb, keys, indexComplete).Err())
 }
 
 // Complete implements ports.JobIndex.
@@ -53,13 +58,16 @@ func (r *Repository) Complete(ctx context.Context) (bool, error) {
 }
 
 // MarkComplete implements ports.JobIndex.
-func (r *Repository) MarkComplete(ctx context.Context) error {
-	return translate(r.rdb.Set(ctx, indexStateKey, indexComplete, 0).Err())
+func (r *Repository) MarkComplete(ctx context.Context, process string) (bool, error) {
+	marked, err := r.index.markComplete.Run(ctx, r.rdb, []string{indexStateKey}, indexComplete, process).Bool()
+	return marked, translate(err)
 }
 
 // TakeSweep implements ports.JobIndex.
-func (r *Repository) TakeSweep(ctx context.Context, holder string, turn time.Duration) (bool, error) {
-	mine, err := r.index.takeSweep.Run(ctx, r.rdb, []string{sweepKey}, holder,
+func (r *Repository) TakeSweep(
+	ctx context.Context, scope migration.IndexScope, holder string, turn time.Duration,
+) (bool, error) {
+	mine, err := r.index.takeSweep.Run(ctx, r.rdb, []string{sweepKey(scope)}, holder,
 		strconv.FormatInt(turn.Milliseconds(), 10)).Bool()
 	return mine, translate(err)
 }
@@ -68,18 +76,14 @@ func (r *Repository) TakeSweep(ctx context.Context, holder string, turn time.Dur
 func (r *Repository) Batch(
 	ctx context.Context, scope migration.IndexScope, at migration.IndexPosition, dry bool,
 ) (migration.IndexBatch, error) {
-	pattern := ownPattern
-	if scope == migration.IndexEntries {
-		pattern = indexPattern
-	}
-	var info *redis.StringCmd
-	var scan *redis.ScanCmd
-	err := r.pipelined(ctx, func(p redis.Pipeliner) {
-		info = p.Info(ctx) // the embedded server of the demo refuses the section's name
-		scan = p.Scan(ctx, uint64(at), pattern, passCount)
-	})
-	if err != nil {
-		return migration.IndexBatch{}, err
+	pattern := map[migration.IndexScope]string{
+		migration.IndexAll: anyJobPattern, migration.IndexOld: oldOrIndexPattern, migration.IndexEntries: indexPattern,
+	}[scope]
+	pipe := r.rdb.Pipeline()
+	info := pipe.Info(ctx, "server") // whose error counts as a server that does not tell: the embedded one of the demo
+	scan := pipe.Scan(ctx, uint64(at), pattern, passCount)
+	if _, err := pipe.Exec(ctx); err != nil && scan.Err() != nil {
+		return migration.IndexBatch{}, translate(err)
 	}
 	keys, next := scan.Val()
 	batch := migration.IndexBatch{Process: processOf(info.Val()), Next: migration.IndexPosition(next)}
@@ -145,31 +149,6 @@ func tally(outcomes []migration.IndexOutcome) map[migration.IndexOutcome]int64 {
 		count[o]++
 	}
 	return count
-}
-
-// indexed reads the key of a workspace's index.
-func indexed(key string) (workspace.ID, bool) {
-	text, ok := strings.CutPrefix(key, indexPrefix)
-	if !ok {
-		return workspace.ID{}, false
-	}
-	ws, err := workspace.Parse(text)
-	return ws, err == nil
-}
-
-// newOf reads a key of the new schema.
-func newOf(key string) (workspace.ID, job.ID, bool) {
-	rest, ok := strings.CutPrefix(key, anyPrefix)
-	if !ok {
-		return workspace.ID{}, job.ID{}, false
-	}
-	text, _, _ := strings.Cut(rest, ":")
-	ws, err := workspace.Parse(text)
-	if err != nil {
-		return workspace.ID{}, job.ID{}, false
-	}
-	id, ok := idOf(key, newPrefix(ws))
-	return ws, id, ok
 }
 
 // owners finds whose the old records of ids are; nobody's are left out.
@@ -243,8 +222,10 @@ func (r *Repository) indexJobs(ctx context.Context, calls []indexCall, dry bool)
 			outcomes[i] = migration.IndexIdentical
 		case 1:
 			outcomes[i] = migration.IndexMended
-		default:
+		case 2:
 			outcomes[i] = migration.IndexDropped
+		default:
+			outcomes[i] = migration.IndexUnusable
 		}
 	}
 	return outcomes, nil

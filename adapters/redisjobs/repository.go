@@ -75,8 +75,8 @@ func (r *Repository) Enqueue(ctx context.Context, d job.Draft) (job.Enqueued, er
 	keys = append(keys, oldKey(d.ID), newKey(d.Workspace, d.ID), queueKey, indexKey(d.Workspace))
 	now := time.Now().UTC()
 	second, text := secondOf(now)
-	args := append(make([]any, 0, 12), d.Workspace.String(), d.ID.String(), second, text,
-		d.Provider, d.Name, string(d.Params), d.Actor, d.TraceParent, secondsInBytes(now.Unix())+d.ID.SortBytes())
+	args := append(make([]any, 0, 13), d.Workspace.String(), d.ID.String(), second, text,
+		d.Provider, d.Name, string(d.Params), d.Actor, d.TraceParent, secondsInBytes(now.Unix()), d.ID.SortBytes())
 	if !d.ClientRequestID.IsZero() {
 		keys = append(keys, idempotencyKey(d.Workspace, d.ClientRequestID))
 		args = append(args, d.ClientRequestID.String())
@@ -101,7 +101,7 @@ func (r *Repository) Enqueue(ctx context.Context, d job.Draft) (job.Enqueued, er
 			return job.Enqueued{}, untrusted(err)
 		}
 		keys = append(keys[:5], oldKey(id), newKey(d.Workspace, id))
-		args = append(args[:11], id.String())
+		args = append(args[:12], id.String())
 		way = r.rdb // callers with one key do not go on in step
 	}
 	return job.Enqueued{}, unavailable(nil)

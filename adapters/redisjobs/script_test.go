@@ -130,7 +130,7 @@ func TestScriptsDocumentTheirReturns(t *testing.T) {
 		slices.Sort(got)
 		require.Equal(t, slices.Compact(want), slices.Compact(got), name)
 	}
-	require.Equal(t, 5, checked)
+	require.Equal(t, 6, checked)
 }
 
 // shape gives a table by how many values it holds.
@@ -154,7 +154,7 @@ func TestScriptsUseNoGlobals(t *testing.T) {
 		"enqueue":     planSource(migration.DualWrite) + stampSource + placeSource + enqueueSource,
 		"update":      planSource(migration.DualWrite) + versionSource + stampSource + placeSource + statesSource + updateSource,
 		"index":       versionSource + placeSource + statesSource + indexSource,
-		"claim empty": claimEmptySource, "take sweep": takeSweepSource,
+		"claim empty": claimEmptySource, "take sweep": takeSweepSource, "mark complete": markCompleteSource,
 	} {
 		chunk, err := parse.Parse(strings.NewReader(source), name)
 		require.NoError(t, err)
@@ -187,7 +187,7 @@ func requireGlobals(t *testing.T, p *lua.FunctionProto, allowed []string) (read 
 func TestScriptsUseOldCommands(t *testing.T) {
 	since := map[string]string{
 		"COPY": "6.2", "DBSIZE": "1.0", "DEL": "1.0", "EXISTS": "1.0", "GET": "1.0", "HDEL": "2.0", "HMGET": "2.0",
-		"HSET": "2.0", "PEXPIRE": "2.6", "RPUSH": "1.0", "SET": "2.6", "SETEX": "2.0", "TIME": "2.6", "ZADD": "2.4",
+		"HSET": "2.0", "INFO": "1.0", "PEXPIRE": "2.6", "RPUSH": "1.0", "SET": "2.6", "SETEX": "2.0", "TIME": "2.6", "ZADD": "2.4",
 		"ZLEXCOUNT": "2.8", "ZMSCORE": "6.2", "ZREM": "2.4", "ZREVRANGEBYLEX": "2.8",
 	}
 	seen := make(map[string]bool)

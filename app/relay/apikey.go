@@ -12,7 +12,7 @@ import (
 )
 
 func apiKeyCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "apikey", Short: "Make API keys", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "apikey", Short: "Make API keys", Args: cobra.NoArgs, RunE: showHelp}
 	cmd.AddCommand(newAPIKeyCommand())
 	return cmd
 }

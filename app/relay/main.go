@@ -24,6 +24,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
+		RunE:          showHelp,
 	}
 	root.AddCommand(serveCommand(environ), migrateCommand(environ), apiKeyCommand(), versionCommand()) //nolint:contextcheck // cobra carries it
 	root.SetArgs(args)

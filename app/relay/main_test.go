@@ -302,6 +302,18 @@ func TestExampleFilesServe(t *testing.T) {
 	require.Equal(t, http.StatusUnauthorized, status)
 }
 
+func TestUnknownCommandsAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"unknown"}, {"migrate", "unknown"}, {"apikey", "unknown"}} {
+		code, _, stderr := harness.Run(t, nil, args...)
+		require.Equal(t, app.ExitRefused, code, "%v: %s", args, stderr)
+		require.Contains(t, stderr, "unknown command")
+	}
+	code, stdout, _ := harness.Run(t, nil, "migrate")
+	require.Equal(t, app.ExitOK, code)
+	require.Contains(t, stdout, "index")
+}
+
 func TestVersionNamesTheBuild(t *testing.T) {
 	t.Parallel()
 	code, stdout, _ := harness.Run(t, nil, "version")

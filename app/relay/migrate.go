@@ -24,12 +24,20 @@ import (
 
 const progressInterval = 5 * time.Second
 
-var errDiffers = errors.New("the index is not in step with the stored jobs: --execute brings it there")
+var errDiffers = errors.New(
+	"the index is not complete, or not in step with the stored jobs: --execute brings it there")
 
 func migrateCommand(environ []string) *cobra.Command {
-	cmd := &cobra.Command{Use: "migrate", Short: "Bring stored data in step, while servers run", Args: cobra.NoArgs}
+	cmd := &cobra.Command{
+		Use: "migrate", Short: "Bring stored data in step, while servers run", Args: cobra.NoArgs, RunE: showHelp,
+	}
 	cmd.AddCommand(migrateIndexCommand(environ))
 	return cmd
+}
+
+// showHelp is what a command does that has others below it; with it, one that is none of them is refused.
+func showHelp(cmd *cobra.Command, _ []string) error {
+	return cmd.Help() //nolint:wrapcheck // its caller says what failed
 }
 
 func migrateIndexCommand(environ []string) *cobra.Command {
@@ -42,7 +50,8 @@ func migrateIndexCommand(environ []string) *cobra.Command {
 		Short: "Build the index by which jobs are listed",
 		Long: "Go through all stored jobs and make the index of each workspace say what they say. Servers may go on\n" +
 			"meanwhile, and it may be run twice or at once. Afterwards lists go by the index.\n\n" +
-			"Exit codes: 0 in step, 1 a dry run found what is not, 2 refused, 3 fault or interrupted.",
+			"Exit codes: 0 complete and in step, 1 a dry run found it not so, 2 refused, 3 fault or interrupted.\n" +
+			"It reads REDIS_URL and RELAY_REDIS_* from the environment.",
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
@@ -114,7 +123,7 @@ func indexAll(
 		case err = <-ended:
 			running = false
 		case <-tick.C:
-			if _, err := fmt.Fprintln(progress, "so far:", line(*counts.Load())); err != nil {
+			if _, err := fmt.Fprintln(progress, "so far:", line(*counts.Load(), in.DryRun)); err != nil {
 				return indexResult{}, fmt.Errorf("print: %w", err)
 			}
 		}
@@ -125,36 +134,41 @@ func indexAll(
 	}
 	switch {
 	case fault.KindOf(err) == fault.Canceled:
-		err = fmt.Errorf("interrupted; what was done stays done: %s", line(result.IndexCounts))
+		err = fmt.Errorf("interrupted: %s", line(result.IndexCounts, in.DryRun))
 	case err != nil:
-		err = fmt.Errorf("after %s: %w", line(result.IndexCounts), err)
+		err = fmt.Errorf("after %s: %w", line(result.IndexCounts, in.DryRun), err)
 	}
 	return result, err
 }
 
-func line(c migration.IndexCounts) string {
-	return fmt.Sprintf("%d jobs and %d entries looked at, %d mended, %d dropped", c.Scanned, c.Entries, c.Mended, c.Dropped)
+func line(c migration.IndexCounts, dryRun bool) string {
+	return fmt.Sprintf("%d keys of jobs and %d places looked at, %[5]s%[3]d mended, %[5]s%[4]d dropped",
+		c.Scanned, c.Entries, c.Mended, c.Dropped, wouldBe(dryRun))
+}
+
+func wouldBe(dryRun bool) string {
+	if dryRun {
+		return "would be "
+	}
+	return ""
 }
 
 func (r indexResult) print(w io.Writer, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(r) //nolint:wrapcheck // its caller says what failed
 	}
-	word := ""
-	if r.DryRun {
-		word = "would be "
-	}
+	word := wouldBe(r.DryRun)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range []struct {
 		what string
 		n    any
 	}{
-		{"keys of jobs", r.Scanned},
+		{"keys of jobs, those of one job in both schemas counted each", r.Scanned},
 		{"that hold no job", r.Ignored},
-		{"jobs in step", r.Identical},
-		{"jobs whose entries " + word + "mended", r.Mended},
-		{"entries looked at", r.Entries},
-		{"entries " + word + "dropped", r.Dropped},
+		{"whose entries were right", r.Identical},
+		{"whose entries " + word + "mended", r.Mended},
+		{"places looked at in indexes", r.Entries},
+		{"of jobs that are stored no more, " + word + "dropped", r.Dropped},
 		{"index complete", map[bool]string{true: "yes", false: "no"}[r.Complete]},
 	} {
 		if _, err := fmt.Fprintf(table, "%s\t%v\n", row.what, row.n); err != nil {

@@ -27,16 +27,18 @@ const (
 	IndexIdentical IndexOutcome = iota // they were right
 	IndexMended                        // some were added, or dropped as they say what no copy says
 	IndexDropped                       // the job is not stored; its entry is dropped where it was met in an index
+	IndexUnusable                      // something else than an index stands under the index' key
 )
 
-// IndexCounts says what became of what a pass met. In a dry run it says what would.
+// IndexCounts says what became of what a pass met. In a dry run it says what would: a job of both schemas counts for each
+// of its keys then, and mends at the first alone when it is done.
 type IndexCounts struct {
 	Scanned   int64 `json:"scanned"`   // keys of jobs
-	Entries   int64 `json:"entries"`   // entries looked at, the oldest of each index
-	Mended    int64 `json:"mended"`    // jobs whose entries were added or mended
-	Identical int64 `json:"identical"` // jobs whose entries were right
-	Dropped   int64 `json:"dropped"`   // entries of jobs that are stored no more
-	Ignored   int64 `json:"ignored"`   // keys that hold no job of any workspace
+	Entries   int64 `json:"entries"`   // places looked at in the indexes: the oldest, and some that chance picks
+	Mended    int64 `json:"mended"`    // keys of jobs whose entries were added or mended
+	Identical int64 `json:"identical"` // keys of jobs whose entries were right
+	Dropped   int64 `json:"dropped"`   // places of jobs that are stored no more
+	Ignored   int64 `json:"ignored"`   // keys that hold no job of any workspace, or whose index is none
 }
 
 // Add gives the sum of both.

@@ -38,21 +38,35 @@ func (u IndexJobs) Do(
 			continue
 		}
 		p.at, p.process = batch.Next, batch.Process
+		p.paced += scanCost
 		if err := p.step(ctx, batch.IndexCounts); err != nil {
 			return p.counts, err
 		}
 		if err := p.trim(ctx, batch); err != nil {
 			return p.counts, err
 		}
-		if p.at == 0 {
-			break
+		if p.at != 0 {
+			continue
 		}
+		if in.DryRun || in.Scope != migration.IndexAll {
+			return p.counts, nil
+		}
+		marked, err := u.Index.MarkComplete(ctx, p.process)
+		if err != nil || marked {
+			return p.counts, err //nolint:wrapcheck // already a fault
+		}
+		p.counts = migration.IndexCounts{}
 	}
-	if in.DryRun || in.Scope != migration.IndexAll {
-		return p.counts, nil
-	}
-	return p.counts, u.Index.MarkComplete(ctx) //nolint:wrapcheck // already a fault
 }
+
+const (
+	// scanCost is what looking for the jobs of one step costs the storage, in jobs.
+	scanCost = 25
+	// trimRounds bounds how long a pass stays with one index: others wait for it.
+	trimRounds = 200
+	// maxDebt bounds what a pass catches up on after the storage was slow.
+	maxDebt = time.Second
+)
 
 // indexPass is the state of one pass.
 type indexPass struct {
@@ -60,7 +74,7 @@ type indexPass struct {
 	in       IndexJobsInput
 	progress func(migration.IndexCounts)
 	started  time.Time
-	paced    int64 // jobs and entries since started, of a pass that started over too
+	paced    int64 // jobs and entries since started, and what finding them cost; of a pass that started over too
 
 	at      migration.IndexPosition
 	process string
@@ -78,24 +92,28 @@ func (p *indexPass) step(ctx context.Context, c migration.IndexCounts) error {
 		return nil
 	}
 	due := p.started.Add(time.Duration(p.paced) * time.Second / time.Duration(p.in.Rate))
-	if wait := due.Sub(p.Clock.Now()); wait > 0 {
+	wait := due.Sub(p.Clock.Now())
+	if wait > 0 {
 		return p.Clock.Sleep(ctx, wait) //nolint:wrapcheck // the context's own error
 	}
+	p.started = p.started.Add(max(0, -wait-maxDebt))
 	return nil
 }
 
-// trim takes what has expired off the oldest end of the indexes that a batch met.
+// trim takes what has expired off the indexes that a batch met.
 func (p *indexPass) trim(ctx context.Context, batch migration.IndexBatch) error {
 	for _, ws := range batch.Indexes {
-		for more := true; more; {
-			counts, again, err := p.Index.Trim(ctx, ws, p.in.DryRun)
+		for range trimRounds {
+			counts, more, err := p.Index.Trim(ctx, ws, p.in.DryRun)
 			if err != nil {
 				return err //nolint:wrapcheck // already a fault
 			}
 			if err := p.step(ctx, counts); err != nil {
 				return err
 			}
-			more = again
+			if !more {
+				break
+			}
 		}
 	}
 	return nil

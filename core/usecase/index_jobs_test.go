@@ -84,7 +84,7 @@ func TestIndexJobsGoesThroughAllAndThenMarksTheIndexComplete(t *testing.T) {
 	t.Parallel()
 	r := newIndexRig(t)
 	steps := r.batches(migration.IndexAll, false, step(3, "p", 7), step(0, "p", 5), step(4, "p", 0))
-	gomock.InOrder(append(steps, r.EXPECT().MarkComplete(gomock.Any()).Return(nil))...)
+	gomock.InOrder(append(steps, r.EXPECT().MarkComplete(gomock.Any(), "p").Return(true, nil))...)
 	var told []int64
 	counts, err := r.pass().Do(t.Context(), everything(0), func(c migration.IndexCounts) { told = append(told, c.Scanned) })
 	require.NoError(t, err)
@@ -156,7 +156,7 @@ func TestIndexJobsGivesTheErrorOfMarkingComplete(t *testing.T) {
 	r := newIndexRig(t)
 	r.batches(migration.IndexAll, false, step(1, "p", 0))
 	broken := errors.New("broken")
-	r.EXPECT().MarkComplete(gomock.Any()).Return(broken)
+	r.EXPECT().MarkComplete(gomock.Any(), "p").Return(false, broken)
 	_, err := r.pass().Do(t.Context(), everything(0), nil)
 	require.ErrorIs(t, err, broken)
 }
@@ -173,7 +173,9 @@ func TestIndexJobsStartsOverInAnotherProcess(t *testing.T) {
 		at(0, step(5, "first", 7)),
 		at(7, step(5, "second", 0, r.acme)), // the end of what is another server's by now
 		at(0, step(2, "second", 3)), at(3, step(1, "second", 0)),
-		r.EXPECT().MarkComplete(gomock.Any()).Return(nil),
+		r.EXPECT().MarkComplete(gomock.Any(), "second").Return(false, nil), // a third one by now
+		at(0, step(3, "third", 0)),
+		r.EXPECT().MarkComplete(gomock.Any(), "third").Return(true, nil),
 	)
 	counts, err := r.pass().Do(t.Context(), everything(0), nil)
 	require.NoError(t, err)
@@ -213,9 +215,37 @@ func TestIndexJobsKeepsItsRateOverTheWholePass(t *testing.T) {
 			}),
 		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.IndexPosition(1), false).Return(step(80, "p", 2), nil),
 		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.IndexPosition(2), false).Return(step(0, "p", 0), nil),
-		r.EXPECT().MarkComplete(gomock.Any()).Return(nil),
+		r.EXPECT().MarkComplete(gomock.Any(), "p").Return(true, nil),
 	)
 	_, err := r.pass().Do(t.Context(), everything(100), nil)
 	require.NoError(t, err)
-	require.Equal(t, []time.Duration{500 * time.Millisecond, 300 * time.Millisecond}, r.clock.slept)
+	// Each step counts 25 jobs more for finding them.
+	require.Equal(t, []time.Duration{750 * time.Millisecond, 550 * time.Millisecond, 250 * time.Millisecond}, r.clock.slept)
+}
+
+func TestIndexJobsCatchesUpOnASecondAtMost(t *testing.T) {
+	t.Parallel()
+	r := newIndexRig(t)
+	slow := func(context.Context, migration.IndexScope, migration.IndexPosition, bool) {
+		r.clock.now = r.clock.now.Add(time.Minute)
+	}
+	gomock.InOrder(
+		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.IndexPosition(0), false).Do(slow).Return(step(75, "p", 1), nil),
+		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.IndexPosition(1), false).Return(step(75, "p", 2), nil),
+		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.IndexPosition(2), false).Return(step(75, "p", 0), nil),
+		r.EXPECT().MarkComplete(gomock.Any(), "p").Return(true, nil),
+	)
+	_, err := r.pass().Do(t.Context(), everything(100), nil)
+	require.NoError(t, err)
+	require.Equal(t, []time.Duration{time.Second}, r.clock.slept)
+}
+
+func TestIndexJobsLeavesAnIndexThatNeverEnds(t *testing.T) {
+	t.Parallel()
+	r := newIndexRig(t)
+	r.batches(migration.IndexOld, false, step(1, "p", 0, r.acme, r.neighbour))
+	r.EXPECT().Trim(gomock.Any(), r.acme, false).Return(migration.IndexCounts{Entries: 1, Dropped: 1}, true, nil).MinTimes(2).MaxTimes(1000)
+	r.EXPECT().Trim(gomock.Any(), r.neighbour, false).Return(migration.IndexCounts{}, false, nil)
+	_, err := r.pass().Do(t.Context(), usecase.IndexJobsInput{Scope: migration.IndexOld}, nil)
+	require.NoError(t, err)
 }

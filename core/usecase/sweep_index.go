@@ -18,45 +18,64 @@ type SweepIndex struct {
 	Failed   func(error) // told of a pass that failed; the next one comes
 }
 
-// turnMargin is how many intervals a turn lasts, so that its holder takes the next one before others.
-const turnMargin = 2
-
-// Run sweeps until the context ends.
+// Run sweeps until the context ends. A server whose turn it is not asks several times in an interval, so that one that
+// goes away is missed for less than that.
 func (u SweepIndex) Run(ctx context.Context) {
 	if u.Interval <= 0 {
 		return
 	}
+	tick := u.Interval / 4
+	defer u.take(context.WithoutCancel(ctx), 0) //nolint:errcheck // it ends by itself soon
+	var next time.Time
 	for ctx.Err() == nil {
-		started := u.Jobs.Clock.Now()
-		if err := u.sweep(ctx); err != nil && ctx.Err() == nil {
-			u.Failed(err)
+		mine, err := u.take(ctx, 2*tick)
+		now := u.Jobs.Clock.Now()
+		wait := tick
+		switch {
+		case err != nil || !mine:
+			next = time.Time{}
+		case now.Before(next):
+			wait = min(tick, next.Sub(now))
+		default:
+			next = now.Add(u.Interval)
+			err = u.sweep(ctx, 2*tick)
+			wait = 0
 		}
-		wait := max(0, u.Interval-u.Jobs.Clock.Now().Sub(started))
+		if err != nil && ctx.Err() == nil {
+			u.Failed(err)
+			wait = tick
+		}
 		if u.Jobs.Clock.Sleep(ctx, wait) != nil {
 			return
 		}
 	}
 }
 
-func (u SweepIndex) sweep(ctx context.Context) error {
-	scope := migration.IndexEntries
+func (u SweepIndex) scope() migration.IndexScope {
 	if u.Phase.WritesOld() {
-		scope = migration.IndexOld
+		return migration.IndexOld
 	}
-	mine, err := u.Jobs.Index.TakeSweep(ctx, u.Holder, turnMargin*u.Interval)
-	if err != nil || !mine {
+	return migration.IndexEntries
+}
+
+func (u SweepIndex) take(ctx context.Context, turn time.Duration) (bool, error) {
+	return u.Jobs.Index.TakeSweep(ctx, u.scope(), u.Holder, turn) //nolint:wrapcheck // already a fault
+}
+
+func (u SweepIndex) sweep(ctx context.Context, turn time.Duration) error {
+	if err := u.Jobs.Index.ClaimEmpty(ctx); err != nil {
 		return err //nolint:wrapcheck // already a fault
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var lost error
-	_, err = u.Jobs.Do(ctx, IndexJobsInput{Scope: scope, Rate: u.Rate}, func(migration.IndexCounts) {
-		if mine, lost = u.Jobs.Index.TakeSweep(ctx, u.Holder, turnMargin*u.Interval); !mine {
+	mine, lost := true, error(nil)
+	_, err := u.Jobs.Do(ctx, IndexJobsInput{Scope: u.scope(), Rate: u.Rate}, func(migration.IndexCounts) {
+		if mine, lost = u.take(ctx, turn); !mine {
 			cancel() // another server sweeps by now
 		}
 	})
 	if !mine {
-		return lost //nolint:wrapcheck // already a fault
+		return lost
 	}
 	return err
 }

@@ -82,32 +82,33 @@ func (mr *MockJobIndexMockRecorder) Complete(ctx interface{}) *gomock.Call {
 }
 
 // MarkComplete mocks base method.
-func (m *MockJobIndex) MarkComplete(ctx context.Context) error {
+func (m *MockJobIndex) MarkComplete(ctx context.Context, process string) (bool, error) {
 	m.ctrl.T.Helper()
-	ret := m.ctrl.Call(m, "MarkComplete", ctx)
-	ret0, _ := ret[0].(error)
-	return ret0
+	ret := m.ctrl.Call(m, "MarkComplete", ctx, process)
+	ret0, _ := ret[0].(bool)
+	ret1, _ := ret[1].(error)
+	return ret0, ret1
 }
 
 // MarkComplete indicates an expected call of MarkComplete.
-func (mr *MockJobIndexMockRecorder) MarkComplete(ctx interface{}) *gomock.Call {
+func (mr *MockJobIndexMockRecorder) MarkComplete(ctx, process interface{}) *gomock.Call {
 	mr.mock.ctrl.T.Helper()
-	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "MarkComplete", reflect.TypeOf((*MockJobIndex)(nil).MarkComplete), ctx)
+	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "MarkComplete", reflect.TypeOf((*MockJobIndex)(nil).MarkComplete), ctx, process)
 }
 
 // TakeSweep mocks base method.
-func (m *MockJobIndex) TakeSweep(ctx context.Context, holder string, turn time.Duration) (bool, error) {
+func (m *MockJobIndex) TakeSweep(ctx context.Context, scope migration.IndexScope, holder string, turn time.Duration) (bool, error) {
 	m.ctrl.T.Helper()
-	ret := m.ctrl.Call(m, "TakeSweep", ctx, holder, turn)
+	ret := m.ctrl.Call(m, "TakeSweep", ctx, scope, holder, turn)
 	ret0, _ := ret[0].(bool)
 	ret1, _ := ret[1].(error)
 	return ret0, ret1
 }
 
 // TakeSweep indicates an expected call of TakeSweep.
-func (mr *MockJobIndexMockRecorder) TakeSweep(ctx, holder, turn interface{}) *gomock.Call {
+func (mr *MockJobIndexMockRecorder) TakeSweep(ctx, scope, holder, turn interface{}) *gomock.Call {
 	mr.mock.ctrl.T.Helper()
-	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "TakeSweep", reflect.TypeOf((*MockJobIndex)(nil).TakeSweep), ctx, holder, turn)
+	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "TakeSweep", reflect.TypeOf((*MockJobIndex)(nil).TakeSweep), ctx, scope, holder, turn)
 }
 
 // Trim mocks base method.

@@ -149,12 +149,15 @@ func (b *measuring) enqueueFresh(ctx context.Context, repo *redisjobs.Repository
 	return id, nil
 }
 
-// callWithoutIndex takes the index' key and the place's part out of a call.
+// secondsLength is that of the argument which begins a place: no other begins with a zero byte.
+const secondsLength = 5
+
+// callWithoutIndex takes the index' key and the parts of the place out of a call.
 func callWithoutIndex(sha string, call []any, id job.ID) []any {
 	count, _ := call[2].(int)
 	cut := slices.DeleteFunc(slices.Clone(call[3:]), func(word any) bool {
 		text, _ := word.(string)
-		return strings.HasPrefix(text, "ai:index:") || strings.HasSuffix(text, id.SortBytes())
+		return strings.HasPrefix(text, "ai:index:") || text == id.SortBytes() || len(text) == secondsLength && text[0] == 0
 	})
 	return append([]any{"evalsha", sha, count - 1}, cut...)
 }
@@ -185,7 +188,6 @@ func withoutIndex(whole string) (string, error) {
 	plan, _, _ := strings.Cut(whole, "\n")
 	cut := statements(strings.NewReplacer(
 		"local index, now = KEYS[#], ", "local now = ",
-		"local enqueued, place = ", "local enqueued = ", ", at .. string.sub(ARGV[#], #)", "",
 	), whole)
 	for _, statement := range statements(strings.NewReplacer(), plan+"\n"+enqueueWithoutIndex) {
 		at := slices.Index(cut, statement)

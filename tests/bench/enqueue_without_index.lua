@@ -78,7 +78,10 @@ if taken > 0 then
 end
 
 local now = call('TIME')
-local second, micros = now[1], string.sub('00000', #now[2]) .. now[2]
+local second, micros = now[1], now[2]
+if #micros < 6 then
+  micros = string.sub('00000', #micros) .. micros
+end
 local enqueued = stamp(second, micros, ARGV[3], ARGV[4])
 call('RPUSH', KEYS[3], write_old and id or ws .. ':' .. id)
 if taken > 0 then

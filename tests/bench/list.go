@@ -19,23 +19,23 @@ const (
 	turns = 300
 )
 
-// place is where a page lies in its workspace's list.
-type place int
+// depth is where a page lies in its workspace's list.
+type depth int
 
 const (
-	first place = iota
+	first depth = iota
 	middle
 	last
 	anywhere
 )
 
-func (p place) String() string { return [...]string{"first", "middle", "last", "random"}[p] }
+func (d depth) String() string { return [...]string{"first", "middle", "last", "random"}[d] }
 
 // probe is a kind of page in a store.
 type probe struct {
 	*store
 	repo   *redisjobs.Repository
-	at     place
+	at     depth
 	status job.Status
 	took   []time.Duration
 	p50    []float64 // one a round
@@ -90,7 +90,7 @@ func (b *measuring) list(ctx context.Context) ([]line, error) {
 func (b *measuring) listStores(ctx context.Context, name string, like jobs) ([]line, error) {
 	type kind struct {
 		number int
-		at     place
+		at     depth
 		status job.Status
 	}
 	probes := map[kind]*probe{}
@@ -109,7 +109,7 @@ func (b *measuring) listStores(ctx context.Context, name string, like jobs) ([]l
 			if status == job.Failed && (number != largest || like.workspaces > 1) {
 				continue // too few match for a page
 			}
-			for _, at := range []place{first, middle, last, anywhere} {
+			for _, at := range []depth{first, middle, last, anywhere} {
 				if (number == medium || status == job.Failed) && at != first && at != anywhere {
 					continue
 				}
@@ -148,7 +148,7 @@ func (b *measuring) listStores(ctx context.Context, name string, like jobs) ([]l
 		}
 		lines = append(lines, l)
 	}
-	for _, at := range []place{first, middle, last, anywhere} {
+	for _, at := range []depth{first, middle, last, anywhere} {
 		up := 1.2
 		if at == anywhere {
 			up = 1.5
@@ -162,13 +162,13 @@ func (b *measuring) listStores(ctx context.Context, name string, like jobs) ([]l
 	spread := line{name: fmt.Sprintf("%s, first, middle and last of %d, slowest to fastest", name, largest), up: 1.3}
 	for i := range b.pairs {
 		of := []float64{}
-		for _, at := range []place{first, middle, last} {
+		for _, at := range []depth{first, middle, last} {
 			of = append(of, probes[kind{largest, at, ""}].p50[i])
 		}
 		spread.values = append(spread.values, slices.Max(of)/slices.Min(of))
 	}
 	lines = append(lines, spread)
-	for _, at := range []place{first, middle, last, anywhere} {
+	for _, at := range []depth{first, middle, last, anywhere} {
 		if filtered := probes[kind{largest, at, job.Failed}]; filtered != nil {
 			add(fmt.Sprintf("%s, %s page of %d, status of 0.1 %% to any", name, at, largest), 2,
 				filtered, probes[kind{largest, at, ""}])

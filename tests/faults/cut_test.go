@@ -179,7 +179,7 @@ func TestCutStatusChangeIsMadeOnce(t *testing.T) {
 					}
 					require.Equal(t, want, after)
 					require.Equal(t, []string{queueEntry(w.phase, home, id.String())}, w.queue(t))
-					require.ElementsMatch(t, append(copyKeys(w.phase, home, id.String()), "ai:queue:pending"), w.keys(t, "ai:"))
+					require.ElementsMatch(t, append(copyKeys(w.phase, home, id.String()), "ai:queue:pending", "ai:index:"+home), w.keys(t, "ai:"))
 				}})
 			})
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/relay-jobs/relay/core/fault"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/tests/contract"
 	"github.com/relay-jobs/relay/tests/faults/redisproxy"
 	"github.com/relay-jobs/relay/tests/harness"
 )
@@ -165,7 +166,7 @@ func TestOutageIsAnsweredInTime(t *testing.T) {
 	dials := &dialCounter{}
 	rdb.AddHook(dials)
 	require.NoError(t, s.Kill())
-	jobs := router.New(rdb, migration.DualWrite, redisjobs.Options{Observer: nobody{}})
+	jobs := router.New(rdb, migration.DualWrite, redisjobs.Options{Observer: contract.Unobserved{}})
 	_, err = jobs.Get(t.Context(), parseWorkspace(t, home), parseJobID(t, "absent"))
 	requireLost(t, err)
 	o := rdb.Options()
@@ -181,7 +182,7 @@ func TestGoneCallerIsNoOutage(t *testing.T) {
 	rdb, err := redisjobs.Connect(redisjobs.ConnectOptions{URL: proxy.URL(), ReadTimeout: 100 * time.Millisecond})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, rdb.Close()) })
-	jobs := router.New(rdb, migration.DualWrite, redisjobs.Options{Observer: nobody{}})
+	jobs := router.New(rdb, migration.DualWrite, redisjobs.Options{Observer: contract.Unobserved{}})
 	ws := parseWorkspace(t, home)
 	calls := map[string]func(ctx context.Context, id job.ID) error{
 		"enqueue": func(ctx context.Context, id job.ID) error {

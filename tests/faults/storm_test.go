@@ -21,6 +21,7 @@ import (
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/usecase"
 	"github.com/relay-jobs/relay/ports"
+	"github.com/relay-jobs/relay/tests/contract"
 	"github.com/relay-jobs/relay/tests/faults/redisproxy"
 	"github.com/relay-jobs/relay/tests/harness"
 )
@@ -43,9 +44,9 @@ func server(t *testing.T, url string, p migration.Phase) (usecase.Execute, ports
 	rdb, err := redisjobs.Connect(redisjobs.ConnectOptions{URL: url, ReadTimeout: patience, PoolSize: 2 * callers})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, rdb.Close()) })
-	jobs := router.New(rdb, p, redisjobs.Options{Observer: nobody{}})
+	jobs := router.New(rdb, p, redisjobs.Options{Observer: contract.Unobserved{}})
 	return usecase.Execute{
-		Gate: usecase.Gate{Auth: anyone{}, Observer: nobody{}}, Jobs: jobs, IDs: uuidv7.JobIDs{},
+		Gate: usecase.Gate{Auth: anyone{}, Observer: contract.Unobserved{}}, Jobs: jobs, IDs: uuidv7.JobIDs{},
 	}, jobs
 }
 

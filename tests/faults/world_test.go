@@ -28,6 +28,7 @@ import (
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/workspace"
 	"github.com/relay-jobs/relay/ports"
+	"github.com/relay-jobs/relay/tests/contract"
 	"github.com/relay-jobs/relay/tests/faults/redisproxy"
 	"github.com/relay-jobs/relay/tests/harness"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
@@ -160,7 +161,7 @@ func (s store) requireOnly(t *testing.T, p migration.Phase, id string, r request
 		"job_id": id, "workspace_id": home, "status": "pending", "action_provider": r.Provider, "action_name": r.Name,
 		"actor_id": actor, "result": "", "rev": "1",
 	}
-	keys := append(copyKeys(p, home, id), "ai:queue:pending")
+	keys := append(copyKeys(p, home, id), "ai:queue:pending", "ai:index:"+home)
 	if r.Key != "" {
 		want["client_request_id"] = r.Key
 		keys = append(keys, "ai:idempotency:"+home+":"+r.Key)
@@ -373,8 +374,8 @@ func newCutWorld(t *testing.T, p migration.Phase, kind cutKind) cutWorld {
 
 	through := connect()
 	t.Cleanup(func() { require.NoError(t, through.Close()) })
-	w.jobs = router.New(through, p, redisjobs.Options{Observer: nobody{}})
-	w.steady = router.New(w.rdb, p, redisjobs.Options{Observer: nobody{}})
+	w.jobs = router.New(through, p, redisjobs.Options{Observer: contract.Unobserved{}})
+	w.steady = router.New(w.rdb, p, redisjobs.Options{Observer: contract.Unobserved{}})
 	return w
 }
 
@@ -497,22 +498,6 @@ func requireLost(t *testing.T, err error) {
 	require.Contains(t, []fault.Kind{fault.Unavailable, fault.Timeout}, kind, "%v", err)
 	require.Equal(t, fault.CodeStorageUnavailable, fault.CodeOf(err))
 }
-
-// nobody is an observer that keeps nothing.
-type nobody struct{}
-
-func (nobody) JobRead(workspace.ID, job.ID, job.Copy)     {}
-func (nobody) JobsListed(workspace.ID, job.ListPath, int) {}
-func (nobody) EnqueueFailed(workspace.ID, fault.Kind)     {}
-func (nobody) DualWritten(workspace.ID, bool)             {}
-func (nobody) StaleCopyRead(workspace.ID)                 {}
-func (nobody) WorkspaceMismatch(_, _ workspace.ID)        {}
-func (nobody) OtherWorkspaceRequested(_, _ workspace.ID)  {}
-func (nobody) IsolationBreach(workspace.ID)               {}
-func (nobody) IDCollision(workspace.ID)                   {}
-func (nobody) WrongTypeRead(workspace.ID)                 {}
-func (nobody) IndexNotMended(workspace.ID)                {}
-func (nobody) RecordInvalid(workspace.ID)                 {}
 
 // with gives a copy of fields with others over it; an empty value removes the field.
 func with(fields, over map[string]string) map[string]string {

@@ -12,24 +12,9 @@ import (
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/workspace"
+	"github.com/relay-jobs/relay/tests/contract"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
-
-// unobserved is a ports.Observer of which nothing is asked.
-type unobserved struct{}
-
-func (unobserved) JobRead(workspace.ID, job.ID, job.Copy)             {}
-func (unobserved) JobsListed(workspace.ID, job.ListPath, int)         {}
-func (unobserved) EnqueueFailed(workspace.ID, fault.Kind)             {}
-func (unobserved) DualWritten(workspace.ID, bool)                     {}
-func (unobserved) StaleCopyRead(workspace.ID)                         {}
-func (unobserved) WorkspaceMismatch(workspace.ID, workspace.ID)       {}
-func (unobserved) OtherWorkspaceRequested(workspace.ID, workspace.ID) {}
-func (unobserved) IsolationBreach(workspace.ID)                       {}
-func (unobserved) IDCollision(workspace.ID)                           {}
-func (unobserved) WrongTypeRead(workspace.ID)                         {}
-func (unobserved) RecordInvalid(workspace.ID)                         {}
-func (unobserved) IndexNotMended(workspace.ID)                        {}
 
 // TestIndexThroughThePhases: forward and back through every phase, with jobs made and moved in each, and two workspaces.
 // After each step each phase's lists, of all and of each state, hold what that phase can read, each job once and as it
@@ -39,7 +24,7 @@ func TestIndexThroughThePhases(t *testing.T) {
 	rdb := redis.Client(t)
 	repositories := make(map[migration.Phase]*redisjobs.Repository)
 	for _, p := range migration.Phases() {
-		repositories[p] = redisjobs.New(redis.Client(t), p, redisjobs.Options{Observer: unobserved{}})
+		repositories[p] = redisjobs.New(redis.Client(t), p, redisjobs.Options{Observer: contract.Unobserved{}})
 	}
 	require.NoError(t, repositories[migration.Legacy].ClaimEmpty(t.Context()))
 

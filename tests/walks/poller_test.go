@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/relay-jobs/relay/adapters/redisjobs"
+	"github.com/relay-jobs/relay/adapters/systemclock"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/usecase"
@@ -236,7 +237,7 @@ func TestPollersMissNothingWhereRedisSetsItsClockBack(t *testing.T) {
 		if now.Before(clock.Add(-20 * time.Second)) {
 			back++
 		}
-		require.NoError(t, wallClock{}.Sleep(ctx, eachWay))
+		require.NoError(t, systemclock.Clock{}.Sleep(ctx, eachWay))
 		clock = rdb.Time(ctx).Val()
 	}
 	c.stop(t, ctx)

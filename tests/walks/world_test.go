@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/relay-jobs/relay/adapters/redisjobs"
+	"github.com/relay-jobs/relay/adapters/systemclock"
 	"github.com/relay-jobs/relay/core/fault"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
@@ -78,24 +79,10 @@ func (a *alarms) DualWritten(_ workspace.ID, ok bool) {
 	}
 }
 
-// wallClock is the clock of a pass.
-type wallClock struct{}
-
-func (wallClock) Now() time.Time { return time.Now() }
-
-func (wallClock) Sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
-}
-
 func pass(
 	ctx context.Context, index *redisjobs.Repository, in usecase.IndexJobsInput, progress func(),
 ) (migration.IndexCounts, error) {
-	return usecase.IndexJobs{Index: index, Clock: wallClock{}}.Do(ctx, in, func(migration.IndexCounts) {
+	return usecase.IndexJobs{Index: index, Clock: systemclock.Clock{}}.Do(ctx, in, func(migration.IndexCounts) {
 		if progress != nil {
 			progress()
 		}

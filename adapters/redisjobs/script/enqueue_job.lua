@@ -19,9 +19,10 @@
 -- ARGV[7] params, JSON text
 -- ARGV[8] actor_id
 -- ARGV[9] traceparent, '' for none
--- ARGV[10] the second of ARGV[3] as a place begins with it, five bytes, and the bytes that order job_id
--- ARGV[11] client_request_id, with KEYS[5] only
--- ARGV[12] known: the job that KEYS[5] named a moment ago, with KEYS[6] only
+-- ARGV[10] the second of ARGV[3] as a place begins with it, five bytes
+-- ARGV[11] the bytes that order job_id
+-- ARGV[12] client_request_id, with KEYS[5] only
+-- ARGV[13] known: the job that KEYS[5] named a moment ago, with KEYS[6] only
 --
 -- WRITE_OLD, WRITE_NEW, LOOK_OLD and LOOK_NEW are the phase's plan; what is written or read is looked at.
 --
@@ -43,7 +44,7 @@ if idempotency then
     return 1
   end
   if known and #known > 0 and #known <= 256 then
-    if known ~= ARGV[12] then
+    if known ~= ARGV[13] then
       return {known}
     end
     -- Whatever the plan, the known job is gone only where neither schema holds it for this workspace.
@@ -97,8 +98,11 @@ end
 -- The job comes behind every other of its workspace, whatever the clocks of servers and of Redis do, unless an entry
 -- lies more than a minute ahead: that one is left out of it.
 local index, now = KEYS[4], call('TIME')
-local second, micros = now[1], string.sub('00000', #now[2]) .. now[2]
-local at = (second == ARGV[3] and string.sub(ARGV[10], 1, 5) or seconds_in_bytes(second)) .. micros
+local second, micros = now[1], now[2]
+if #micros < 6 then
+  micros = string.sub('00000', #micros) .. micros
+end
+local at = (second == ARGV[3] and ARGV[10] or seconds_in_bytes(second)) .. micros
 if call('ZLEXCOUNT', index, '[z' .. at, '+') > 0 then
   local ahead = '(z' .. seconds_in_bytes(second + 60) .. micros
   local newest = call('ZREVRANGEBYLEX', index, ahead, '[z' .. at, 'LIMIT', '0', '1')[1]
@@ -115,7 +119,7 @@ if call('ZLEXCOUNT', index, '[z' .. at, '+') > 0 then
     at = at .. micros
   end
 end
-local enqueued, place = stamp(second, micros, ARGV[3], ARGV[4]), at .. string.sub(ARGV[10], 6)
+local enqueued = stamp(second, micros, ARGV[3], ARGV[4])
 -- A queue entry is a bare id where the old schema holds the job: workers that know only that one may take it.
 call('RPUSH', KEYS[3], write_old and id or ws .. ':' .. id)
 if taken > 0 then
@@ -127,7 +131,7 @@ local first = write_old and old or new
 if idempotency then
   call('HSET', first, 'job_id', id, 'status', 'pending', 'action_provider', ARGV[5], 'action_name', ARGV[6],
     'params', ARGV[7], 'workspace_id', ws, 'actor_id', ARGV[8], 'result', '', 'enqueued_at', enqueued, 'rev', '1',
-    'client_request_id', ARGV[11])
+    'client_request_id', ARGV[12])
   call('SETEX', idempotency, '86400', id)
 else
   call('HSET', first, 'job_id', id, 'status', 'pending', 'action_provider', ARGV[5], 'action_name', ARGV[6],
@@ -139,5 +143,5 @@ end
 if write_old and WRITE_NEW then
   call('COPY', old, new)
 end
-call('ZADD', index, '0', 'z' .. place, '0', 'p' .. place)
+call('ZADD', index, '0', 'z' .. at .. ARGV[11], '0', 'p' .. at .. ARGV[11])
 return made

@@ -16,6 +16,7 @@
 --   0        nothing to do
 --   1        entries were added or dropped
 --   2        neither schema holds the job for this workspace: the entries that it was met under were dropped
+--   3        the index' key holds another type
 --   error    Redis would not say whether the job is held  -> as Redis' own
 local held, right, places = false, {}, {}
 local function ask_about(place)
@@ -54,13 +55,19 @@ for _, place in ipairs(places) do
     wanted[#entries] = right[place][letter] or false
   end
 end
-local found = redis.call('ZMSCORE', KEYS[3], unpack(entries))
+local reply = redis.pcall('ZMSCORE', KEYS[3], unpack(entries))
+if reply.err then
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then
+    return 3
+  end
+  return reply
+end
 local add, drop = {}, {}
 for i, entry in ipairs(entries) do
-  if wanted[i] and not found[i] then
+  if wanted[i] and not reply[i] then
     add[#add + 1] = '0'
     add[#add + 1] = entry
-  elseif found[i] and not wanted[i] then
+  elseif reply[i] and not wanted[i] then
     drop[#drop + 1] = entry
   end
 end
