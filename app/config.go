@@ -132,12 +132,9 @@ func Load(environment map[string]string) (Config, error) {
 	if bool(c.Demo) && !given("AI_JOBS_NEW_SCHEMA") {
 		c.NewSchema = true // so that the demo shows both schemas at work
 	}
-	phase, err := migration.PhaseOf(migration.Flags{
-		NewSchema: bool(c.NewSchema), OldSchema: bool(c.OldSchema),
-		PrefersNew: bool(c.PrefersNew), FallbackOld: bool(c.FallbackOld),
-	})
+	phase, err := c.phase()
 	if err != nil {
-		faults = append(faults, &ConfigError{Reason: err.Error()})
+		faults = append(faults, err)
 	}
 	c.Phase = phase
 	faults = append(faults, c.outOfRange()...)
@@ -167,6 +164,33 @@ func LoadRedis(environment map[string]string) (redisjobs.ConnectOptions, error) 
 		faults = c.outOfRange()
 	}
 	return redisOptions(c, nil), errors.Join(faults...)
+}
+
+// LoadPhase reads of an environment the flags of the phase, and nothing else.
+func LoadPhase(environment map[string]string) (migration.Phase, error) {
+	own := map[string]string{}
+	for _, name := range []string{"AI_JOBS_NEW_SCHEMA", "AI_JOBS_OLD_SCHEMA", "READ_PREFERS_NEW", "READ_FALLBACK_OLD"} {
+		if value, given := environment[name]; given {
+			own[name] = value
+		}
+	}
+	var c Config
+	if faults := c.parse(own); len(faults) > 0 {
+		return 0, errors.Join(faults...)
+	}
+	return c.phase()
+}
+
+// phase finds the row that the four flags stand for.
+func (c *Config) phase() (migration.Phase, error) {
+	phase, err := migration.PhaseOf(migration.Flags{
+		NewSchema: bool(c.NewSchema), OldSchema: bool(c.OldSchema),
+		PrefersNew: bool(c.PrefersNew), FallbackOld: bool(c.FallbackOld),
+	})
+	if err != nil {
+		return 0, &ConfigError{Reason: err.Error()}
+	}
+	return phase, nil
 }
 
 // once keeps the first complaint about each variable.

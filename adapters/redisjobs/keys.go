@@ -15,7 +15,21 @@ const (
 	queueKey = "ai:queue:pending"
 	// indexStateKey says whether every stored job is in its workspace's index.
 	indexStateKey = "ai:index-state"
-	oldPrefix     = "ai:jobs:"
+	// pauseKey holds a backfill while it exists; rateKey changes its rate, in jobs a second.
+	pauseKey = "ai:backfill-pause"
+	rateKey  = "ai:backfill-rate"
+	// serversKey names the servers that beat, those of serverKey while they live; phasesSeenKey says when each phase had
+	// live servers.
+	serversKey    = "ai:servers"
+	phasesSeenKey = "ai:phases-seen"
+	// fallbackKey counts reads that served an old copy though new is read.
+	fallbackKey = "ai:fallback-hits"
+	// passesKey keeps the recorded passes and auditKey who did what.
+	passesKey = "ai:migration-passes"
+	auditKey  = "ai:migration-audit"
+	// retireCheckpointKey holds how far the removal of old copies has come.
+	retireCheckpointKey = "ai:retire-checkpoint"
+	oldPrefix           = "ai:jobs:"
 	// oldPattern matches every key of the old schema, and keys beside it that hold no job.
 	oldPattern = oldPrefix + "*"
 	// anyPrefix is what every workspace's keys of the new schema begin with.
@@ -24,6 +38,10 @@ const (
 	indexPrefix = "ai:index:"
 	// indexPattern matches every index.
 	indexPattern = indexPrefix + "*"
+	// idempotencyPrefix is what every workspace's idempotency keys begin with.
+	idempotencyPrefix = "ai:idempotency:"
+	// referencePattern matches every index and every idempotency key, and others beside them.
+	referencePattern = "ai:i*"
 	// anyJobPattern matches every key of jobs and of indexes, oldOrIndexPattern every old one and every index; both match
 	// others beside them.
 	anyJobPattern     = "ai:[ij][on]*"
@@ -40,11 +58,17 @@ func newKey(ws workspace.ID, id job.ID) string { return newPrefix(ws) + id.Strin
 func newPattern(ws workspace.ID) string { return newPrefix(ws) + "*" }
 
 func idempotencyKey(ws workspace.ID, c job.ClientRequestID) string {
-	return "ai:idempotency:" + ws.String() + ":" + c.String()
+	return idempotencyPrefix + ws.String() + ":" + c.String()
 }
 
 // indexKey holds the order of ws's jobs of both schemas, and of those in each state.
 func indexKey(ws workspace.ID) string { return indexPrefix + ws.String() }
+
+// checkpointKey holds how far a pass to a schema has come.
+func checkpointKey(to migration.Schema) string { return "ai:backfill-checkpoint:" + to.String() }
+
+// serverKey is there while a server lives. An id of a server is Relay's own.
+func serverKey(id string) string { return "ai:server:" + id }
 
 // sweepKey is held by the server whose turn it is to sweep a scope of the index.
 func sweepKey(scope migration.IndexScope) string {

@@ -31,7 +31,7 @@ type indexScripts struct{ guard, takeSweep, claimEmpty, markComplete *redis.Scri
 
 func newIndexScripts() indexScripts {
 	return indexScripts{
-		guard:     redis.NewScript(versionSource + placeSource + statesSource + indexSource),
+		guard:     redis.NewScript(versionSource + placeSource + statesSource + entriesSource + mendSource + indexSource),
 		takeSweep: redis.NewScript(takeSweepSource), claimEmpty: redis.NewScript(claimEmptySource),
 		markComplete: redis.NewScript(markCompleteSource),
 	}
@@ -184,32 +184,16 @@ type indexCall struct {
 
 // indexJobs runs index_job.lua for each call, pipelined, and gives its answers.
 func (r *Repository) indexJobs(ctx context.Context, calls []indexCall, dry bool) ([]migration.IndexOutcome, error) {
-	if len(calls) == 0 {
-		return nil, nil
-	}
 	flag := ""
 	if dry {
 		flag = "1"
 	}
-	replies := make([]*redis.Cmd, len(calls))
-	run := func() error {
-		_, err := r.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-			for i, c := range calls {
-				replies[i] = r.index.guard.EvalSha(ctx, p, indexedKeys(c.ws, c.id),
-					c.ws.String(), c.id.String(), c.id.SortBytes(), c.met, flag)
-			}
-			return nil
-		})
-		return err //nolint:wrapcheck // translated below
-	}
-	err := run()
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		if err = r.index.guard.Load(ctx, r.rdb).Err(); err == nil {
-			err = run()
-		}
-	}
+	replies, err := evalEach(ctx, r.rdb, r.index.guard, len(calls), func(i int) ([]string, []any) {
+		c := calls[i]
+		return indexedKeys(c.ws, c.id), []any{c.ws.String(), c.id.String(), c.id.SortBytes(), c.met, flag}
+	})
 	if err != nil {
-		return nil, translate(err)
+		return nil, err
 	}
 	outcomes := make([]migration.IndexOutcome, len(calls))
 	for i, reply := range replies {

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -404,8 +405,8 @@ func (f *fetched) newHash(ws workspace.ID, id job.ID, cmd *redis.MapStringString
 	return nil, head{}
 }
 
-// pipelined runs commands in one round trip. An absent key and one of another type are left to whoever reads that
-// command's answer; every other error ends the whole.
+// pipelined runs commands in one round trip, shared with other callers where there are many. An absent key and one of
+// another type are left to whoever reads that command's answer; every other error ends the whole.
 func (r *Repository) pipelined(ctx context.Context, fill func(redis.Pipeliner)) error {
 	pipe := r.rdb.Pipeline()
 	fill(pipe)
@@ -413,6 +414,21 @@ func (r *Repository) pipelined(ctx context.Context, fill func(redis.Pipeliner)) 
 	if err := r.shared.run(ctx, cmds); err != nil {
 		return translate(err)
 	}
+	return firstError(ctx, cmds)
+}
+
+// pipelined is Repository.pipelined for callers that share nothing.
+func pipelined(ctx context.Context, rdb redis.UniversalClient, fill func(redis.Pipeliner)) error {
+	pipe := rdb.Pipeline()
+	fill(pipe)
+	cmds, err := pipe.Exec(ctx)
+	if err != nil && !slices.ContainsFunc(cmds, hasError) {
+		return translate(err) // there was no connection to send them on
+	}
+	return firstError(ctx, cmds)
+}
+
+func firstError(ctx context.Context, cmds []redis.Cmder) error {
 	for _, cmd := range cmds {
 		if err := cmd.Err(); err != nil && !errors.Is(err, redis.Nil) && !isWrongType(err.Error()) {
 			if gone := ctx.Err(); gone != nil {

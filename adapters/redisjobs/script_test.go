@@ -87,7 +87,7 @@ func TestScriptsNameTheirKeysAndArguments(t *testing.T) {
 			}
 		}
 		for _, line := range regexp.MustCompile(`(?m)^-- KEYS\[\d+\] .*$`).FindAllString(header, -1) {
-			require.Regexp(t, `^-- KEYS\[\d+\] ai:(jobs:|job:|queue:|idempotency:|index:|index-state|index-sweep)`, line, name)
+			require.Regexp(t, `^-- KEYS\[\d+\] ai:(jobs:|job:|queue:|idempotency:|index:|index-state|index-sweep|server:|servers|phases-seen|fallback-hits)`, line, name)
 		}
 		require.NotRegexp(t, `['"]ai:`, code, "%s builds a key that it does not declare", name)
 	}
@@ -130,7 +130,7 @@ func TestScriptsDocumentTheirReturns(t *testing.T) {
 		slices.Sort(got)
 		require.Equal(t, slices.Compact(want), slices.Compact(got), name)
 	}
-	require.Equal(t, 6, checked)
+	require.Equal(t, 12, checked)
 }
 
 // shape gives a table by how many values it holds.
@@ -149,12 +149,16 @@ func TestIdempotencyKeysLiveAsLongAsTheCoreSays(t *testing.T) {
 
 // TestScriptsUseNoGlobals compiles each script as it is sent: it sets no global variable and reads known ones alone.
 func TestScriptsUseNoGlobals(t *testing.T) {
-	allowed := []string{"KEYS", "ARGV", "redis", "string", "math", "table", "ipairs", "tonumber", "unpack"}
+	allowed := []string{"KEYS", "ARGV", "redis", "string", "math", "table", "ipairs", "pairs", "tonumber", "unpack"}
 	for name, source := range map[string]string{
 		"enqueue":     planSource(migration.DualWrite) + stampSource + placeSource + enqueueSource,
 		"update":      planSource(migration.DualWrite) + versionSource + stampSource + placeSource + statesSource + updateSource,
-		"index":       versionSource + placeSource + statesSource + indexSource,
+		"index":       versionSource + placeSource + statesSource + entriesSource + mendSource + indexSource,
+		"copy":        copyJobSource(),
+		"retire":      retireJobSource(),
+		"compare job": compareJobSource(), "compare entry": compareEntrySource(),
 		"claim empty": claimEmptySource, "take sweep": takeSweepSource, "mark complete": markCompleteSource,
+		"server beat": serverBeatSource, "fallback hits": fallbackHitsSource,
 	} {
 		chunk, err := parse.Parse(strings.NewReader(source), name)
 		require.NoError(t, err)
@@ -186,9 +190,10 @@ func requireGlobals(t *testing.T, p *lua.FunctionProto, allowed []string) (read 
 // TestScriptsUseOldCommands: no script walks the keyspace, and each command and option is one that Redis 6.2 has.
 func TestScriptsUseOldCommands(t *testing.T) {
 	since := map[string]string{
-		"COPY": "6.2", "DBSIZE": "1.0", "DEL": "1.0", "EXISTS": "1.0", "GET": "1.0", "HDEL": "2.0", "HMGET": "2.0",
-		"HSET": "2.0", "INFO": "1.0", "PEXPIRE": "2.6", "RPUSH": "1.0", "SET": "2.6", "SETEX": "2.0", "TIME": "2.6", "ZADD": "2.4",
-		"ZLEXCOUNT": "2.8", "ZMSCORE": "6.2", "ZREM": "2.4", "ZREVRANGEBYLEX": "2.8",
+		"COPY": "6.2", "DBSIZE": "1.0", "DEL": "1.0", "DUMP": "2.6", "EXISTS": "1.0", "GET": "1.0", "HDEL": "2.0", "HGET": "2.0",
+		"HGETALL": "2.0", "HINCRBY": "2.0", "HMGET": "2.0", "HSET": "2.0", "INFO": "1.0", "LPOS": "6.0.6", "PEXPIRE": "2.6", "PTTL": "2.6", "RPUSH": "1.0",
+		"SET": "2.6", "SETEX": "2.0", "TIME": "2.6", "TYPE": "1.0", "ZADD": "2.4", "ZLEXCOUNT": "2.8", "ZMSCORE": "6.2",
+		"ZREM": "2.4", "ZREMRANGEBYSCORE": "1.2", "ZREVRANGEBYLEX": "2.8", "ZSCORE": "1.2",
 	}
 	seen := make(map[string]bool)
 	for name, source := range sources(t) {
@@ -301,7 +306,7 @@ for i = 2, #ARGV, 10 do
       old[3 + n], new[3 + n] = old[3 + n] ~= '' and old[3 + n], new[3 + n] ~= '' and new[3 + n]
     end
   end
-  out[#out + 1] = old_is_fresher(old, new) and 1 or 0
+  out[#out + 1] = (old_is_fresher(old, new) and 1 or 0) + (undecided(old, new) and 2 or 0)
 end
 return out`
 
@@ -314,13 +319,17 @@ func requireSameFreshness(t require.TestingT, rdb *redis.Client, pairs [][2]copy
 				args = append(args, c.rev, c.status, c.enqueued, c.started, c.finished)
 			}
 		}
-		for i, oldIsFresher := range runLua(t, rdb, versionSource+freshnessChunk, args...) {
+		for i, judged := range runLua(t, rdb, versionSource+freshnessChunk, args...) {
 			old, new := pairs[i][0], pairs[i][1] //nolint:revive // the names of the two schemas
 			want := int64(0)
 			if job.Fresher(old.version(), new.version()) == job.CopyOld {
 				want = 1
 			}
-			require.Equal(t, want, oldIsFresher, "old %+v, new %+v, with %s fields", old, new, empty)
+			if job.Undecided(old.version(), new.version()) {
+				want += 2
+			}
+			require.Equal(t, want, judged, "old %+v, new %+v, with %s fields: 1 for old is fresher, 2 for undecided",
+				old, new, empty)
 		}
 	}
 }
@@ -370,6 +379,10 @@ func TestScriptsJudgeFreshnessLikeTheCore(t *testing.T) {
 					{rev: a, status: "running", enqueued: times[1]}, {rev: b, status: s, enqueued: times[1]},
 				})
 			}
+			pairs = append(pairs, // a later time on either side, so that a higher rev is beside it or opposite
+				[2]copyText{{rev: a, enqueued: times[1], started: times[2]}, {rev: b, enqueued: times[1]}},
+				[2]copyText{{rev: a, enqueued: times[1]}, {rev: b, enqueued: times[1], finished: times[2]}},
+			)
 		}
 	}
 	for _, a := range statuses {

@@ -35,7 +35,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if err == nil {
 		return app.ExitOK
 	}
-	if errors.Is(err, errDiffers) {
+	if errors.Is(err, errDiffers) || errors.Is(err, errRemains) {
 		root.PrintErrf("relay: %v\n", err)
 		return app.ExitDiffers
 	}

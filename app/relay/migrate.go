@@ -31,7 +31,10 @@ func migrateCommand(environ []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "migrate", Short: "Bring stored data in step, while servers run", Args: cobra.NoArgs, RunE: showHelp,
 	}
-	cmd.AddCommand(migrateIndexCommand(environ))
+	cmd.AddCommand(
+		migrateStatusCommand(environ), migrateBackfillCommand(environ), migrateIndexCommand(environ),
+		migrateVerifyCommand(environ), migrateRetireCommand(environ),
+	)
 	return cmd
 }
 
@@ -123,7 +126,7 @@ func indexAll(
 		case err = <-ended:
 			running = false
 		case <-tick.C:
-			if _, err := fmt.Fprintln(progress, "so far:", line(*counts.Load(), in.DryRun)); err != nil {
+			if _, err := fmt.Fprintln(progress, "so far:", indexLine(*counts.Load(), in.DryRun)); err != nil {
 				return indexResult{}, fmt.Errorf("print: %w", err)
 			}
 		}
@@ -134,14 +137,14 @@ func indexAll(
 	}
 	switch {
 	case fault.KindOf(err) == fault.Canceled:
-		err = fmt.Errorf("interrupted: %s", line(result.IndexCounts, in.DryRun))
+		err = fmt.Errorf("interrupted: %s", indexLine(result.IndexCounts, in.DryRun))
 	case err != nil:
-		err = fmt.Errorf("after %s: %w", line(result.IndexCounts, in.DryRun), err)
+		err = fmt.Errorf("after %s: %w", indexLine(result.IndexCounts, in.DryRun), err)
 	}
 	return result, err
 }
 
-func line(c migration.IndexCounts, dryRun bool) string {
+func indexLine(c migration.IndexCounts, dryRun bool) string {
 	return fmt.Sprintf("%d keys of jobs and %d places looked at, %[5]s%[3]d mended, %[5]s%[4]d dropped",
 		c.Scanned, c.Entries, c.Mended, c.Dropped, wouldBe(dryRun))
 }

@@ -33,6 +33,12 @@ func Fresher(old, new Version) Copy { //nolint:revive // new and old are the nam
 	return CopyOld
 }
 
+// Undecided tells whether two whole copies contradict each other: new has the higher rev and old the later time.
+// Somebody who does not know rev changed the old copy after it had fallen behind, and either change would be lost.
+func Undecided(old, new Version) bool { //nolint:revive // as above
+	return new.Rev > old.Rev && old.latest() > new.latest()
+}
+
 // TimeLayout is the form in which times are stored: UTC with six digits and a numeric offset.
 const TimeLayout = "2006-01-02T15:04:05.000000-07:00"
 

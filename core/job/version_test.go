@@ -56,6 +56,28 @@ func TestFresher(t *testing.T) {
 	}
 }
 
+func TestUndecided(t *testing.T) {
+	v := func(rev int64, times ...int64) job.Version {
+		return job.Version{Rev: rev, Enqueued: times[0], Started: times[1], Finished: times[2]}
+	}
+	for name, c := range map[string]struct {
+		old, new job.Version
+		want     bool
+	}{
+		"new has the higher rev, old the later start":   {v(1, 1, 3, 0), v(2, 1, 2, 0), true},
+		"new has the higher rev, old the later finish":  {v(0, 1, 2, 9), v(1, 1, 2, 0), true},
+		"new has the higher rev, old another enqueuing": {v(1, 5, 0, 0), v(2, 1, 0, 0), true},
+		"new has the higher rev and the later time":     {v(1, 1, 2, 0), v(2, 1, 2, 3), false},
+		"new has the higher rev, times alike":           {v(1, 1, 2, 0), v(2, 1, 2, 0), false},
+		"the latest of all three counts":                {v(1, 1, 3, 0), v(2, 1, 2, 3), false},
+		"an equal rev":                                  {v(2, 1, 2, 9), v(2, 1, 2, 3), false},
+		"old has the higher rev, new the later time":    {v(2, 1, 0, 0), v(1, 1, 2, 0), false},
+		"no rev at all":                                 {v(0, 1, 2, 9), v(0, 1, 2, 3), false},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, c.want, job.Undecided(c.old, c.new)) })
+	}
+}
+
 func versions() *rapid.Generator[job.Version] {
 	at := rapid.Int64Range(0, 3)
 	return rapid.Custom(func(t *rapid.T) job.Version {

@@ -60,3 +60,10 @@ local function old_is_fresher(old, new)
   local rank = {pending = 1, running = 2, completed = 3, failed = 3}
   return (rank[old[4]] or 0) > (rank[new[4]] or 0)
 end
+
+-- undecided tells whether two copies contradict each other: new has the higher rev, old the later time. Somebody who does
+-- not know rev changed the old copy after it had fallen behind.
+local function undecided(old, new)
+  return revision(new[3]) > revision(old[3]) and
+    latest(instant(old[5]), instant(old[6]), instant(old[7])) > latest(instant(new[5]), instant(new[6]), instant(new[7]))
+end

@@ -1,0 +1,226 @@
+package redisjobs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/relay-jobs/relay/core/job"
+	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/core/workspace"
+)
+
+const (
+	keptPasses = 20
+	// keptAudit is about how many entries of the account are kept.
+	keptAudit = 10_000
+	// queueCount is how many queue entries are looked at in one round trip.
+	queueCount = 1000
+)
+
+// Now implements ports.MigrationLog.
+func (m *MigrationState) Now(ctx context.Context) (time.Time, string, error) {
+	var now *redis.TimeCmd
+	var info *redis.StringCmd
+	err := pipelined(ctx, m.rdb, func(p redis.Pipeliner) { now, info = p.Time(ctx), p.Info(ctx, "server") })
+	if err != nil {
+		return time.Time{}, "", err
+	}
+	return now.Val().UTC(), processOf(info.Val()), nil
+}
+
+// RecordPass implements ports.MigrationLog.
+func (m *MigrationState) RecordPass(ctx context.Context, p migration.RecordedPass) error {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return untrusted(err)
+	}
+	_, err = m.rdb.TxPipelined(ctx, func(tx redis.Pipeliner) error {
+		tx.LPush(ctx, passesKey, text)
+		tx.LTrim(ctx, passesKey, 0, keptPasses-1)
+		return nil
+	})
+	return translate(err)
+}
+
+// The fields of an audit entry; its time is that of the entry's id.
+const (
+	auditUser   = "user"
+	auditHost   = "host"
+	auditAction = "action"
+	auditDetail = "detail"
+)
+
+// Audit implements ports.MigrationLog.
+func (m *MigrationState) Audit(ctx context.Context, e migration.AuditEntry) error {
+	return translate(m.rdb.XAdd(ctx, &redis.XAddArgs{
+		Stream: auditKey, MaxLen: keptAudit, Approx: true,
+		Values: []string{
+			auditUser, e.Who.User, auditHost, e.Who.Host, auditAction, e.Action.String(), auditDetail, e.Detail,
+		},
+	}).Err())
+}
+
+// AuditTrail implements ports.MigrationLog.
+func (m *MigrationState) AuditTrail(ctx context.Context, n int64) ([]migration.AuditEntry, error) {
+	messages, err := m.rdb.XRevRangeN(ctx, auditKey, "+", "-", n).Result()
+	if err != nil {
+		return nil, translate(err)
+	}
+	out := make([]migration.AuditEntry, len(messages))
+	for i, message := range messages {
+		text := func(field string) string {
+			s, _ := message.Values[field].(string) // nil for an absent field
+			return s
+		}
+		millis, _, _ := strings.Cut(message.ID, "-")
+		ms, err := strconv.ParseInt(millis, 10, 64)
+		if err != nil {
+			return nil, untrusted(err)
+		}
+		e := migration.AuditEntry{
+			At: time.UnixMilli(ms).UTC(), Who: migration.Operator{User: text(auditUser), Host: text(auditHost)},
+			Detail: text(auditDetail),
+		}
+		if err := e.Action.UnmarshalText([]byte(text(auditAction))); err != nil {
+			return nil, untrusted(err)
+		}
+		out[i] = e
+	}
+	return out, nil
+}
+
+// Facts implements ports.GateFacts.
+func (m *MigrationState) Facts(ctx context.Context, entries int64) (migration.Facts, error) {
+	var now *redis.TimeCmd
+	var info *redis.StringCmd
+	var passes, ids *redis.StringSliceCmd
+	var seen, hits *redis.MapStringStringCmd
+	err := pipelined(ctx, m.rdb, func(p redis.Pipeliner) {
+		now, info = p.Time(ctx), p.Info(ctx, "server")
+		passes, ids = p.LRange(ctx, passesKey, 0, keptPasses-1), p.ZRange(ctx, serversKey, 0, -1)
+		seen, hits = p.HGetAll(ctx, phasesSeenKey), p.HGetAll(ctx, fallbackKey)
+	})
+	if err == nil {
+		err = errors.Join(passes.Err(), ids.Err(), seen.Err(), hits.Err()) // of another type: nothing can be told
+	}
+	if err != nil {
+		return migration.Facts{}, translate(err)
+	}
+	f := migration.Facts{
+		Now: now.Val().UTC(), Process: processOf(info.Val()), Seen: phasesSeen(seen.Val()),
+		LastFallback: microTime(hits.Val()["last"]),
+	}
+	if text, ok := hits.Val()["count"]; ok {
+		if f.FallbackHits, err = strconv.ParseInt(text, 10, 64); err != nil {
+			return migration.Facts{}, untrusted(err)
+		}
+	}
+	for _, text := range passes.Val() {
+		var p migration.RecordedPass
+		if err := json.Unmarshal([]byte(text), &p); err != nil {
+			return migration.Facts{}, untrusted(err)
+		}
+		f.Passes = append(f.Passes, p)
+	}
+	if f.Servers, err = m.servers(ctx, ids.Val()); err != nil {
+		return migration.Facts{}, err
+	}
+	if f.Queue, err = m.queue(ctx, entries); err != nil {
+		return migration.Facts{}, err
+	}
+	f.Workers, f.WorkersKnown, err = m.workers(ctx)
+	return f, err
+}
+
+// queue looks at entries from the newest to the oldest: the list grows at the one end and shrinks at the other, so that
+// counted from where it grows an entry may be met twice, and none is missed.
+func (m *MigrationState) queue(ctx context.Context, most int64) (migration.Queue, error) {
+	var q migration.Queue
+	var err error
+	if q.Entries, err = m.rdb.LLen(ctx, queueKey).Result(); err != nil {
+		return q, translate(err)
+	}
+	for q.Looked < most {
+		n := min(queueCount, most-q.Looked)
+		entries, err := m.rdb.LRange(ctx, queueKey, -q.Looked-n, -q.Looked-1).Result()
+		if err != nil {
+			return q, translate(err)
+		}
+		bare, err := m.bare(ctx, entries)
+		if err != nil {
+			return q, err
+		}
+		q.Looked += int64(len(entries))
+		q.Bare += bare
+		if int64(len(entries)) < n {
+			q.Entries = q.Looked // this is the oldest end
+			break
+		}
+	}
+	return q, nil
+}
+
+// bare counts the entries that name no workspace. Whoever takes an entry takes it as a bare id first.
+func (m *MigrationState) bare(ctx context.Context, entries []string) (bare int64, err error) {
+	held := make([]*redis.IntCmd, len(entries))
+	err = pipelined(ctx, m.rdb, func(p redis.Pipeliner) {
+		for i, entry := range entries {
+			if id, err := job.ParseID(entry); err == nil && scoped(entry) {
+				held[i] = p.Exists(ctx, oldKey(id))
+			}
+		}
+	})
+	for i := range entries {
+		if held[i] == nil || held[i].Val() > 0 {
+			bare++
+		}
+	}
+	return bare, err
+}
+
+// scoped tells whether an entry may be a workspace and a job id.
+func scoped(entry string) bool {
+	ws, id, ok := strings.Cut(entry, ":")
+	if !ok {
+		return false
+	}
+	_, errWorkspace := workspace.Parse(ws)
+	_, errID := job.ParseID(id)
+	return errWorkspace == nil && errID == nil
+}
+
+// takingCommands are those by which a worker of the predecessor may take an entry. Relay takes none by a bare command.
+func takingCommands() []string {
+	return []string{"lpop", "blpop", "rpop", "brpop", "lmove", "blmove", "rpoplpush", "brpoplpush", "lmpop", "blmpop"}
+}
+
+// workers names the connections whose latest command takes from a list: one that waits for entries shows for as long as
+// it waits. Which list it is Redis does not tell. known is false where CLIENT LIST is not permitted.
+func (m *MigrationState) workers(ctx context.Context) (found []string, known bool, err error) {
+	text, err := m.rdb.ClientList(ctx).Result()
+	var refused redis.Error
+	if errors.As(err, &refused) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, translate(err)
+	}
+	for line := range strings.Lines(text) {
+		values := map[string]string{}
+		for part := range strings.FieldsSeq(line) {
+			name, value, _ := strings.Cut(part, "=")
+			values[name] = value
+		}
+		if slices.Contains(takingCommands(), values["cmd"]) {
+			found = append(found, strings.TrimSpace(values["addr"]+" "+values["name"]))
+		}
+	}
+	return found, true, nil
+}

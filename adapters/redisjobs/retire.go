@@ -1,0 +1,123 @@
+package redisjobs
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/core/workspace"
+)
+
+//go:embed script/retire_job.lua
+var retireSource string
+
+// OldCopies implements ports.OldCopies.
+type OldCopies struct {
+	rdb    redis.UniversalClient
+	retire *redis.Script
+}
+
+// NewOldCopies makes it. It does not touch the network.
+func NewOldCopies(rdb redis.UniversalClient) *OldCopies {
+	return &OldCopies{rdb: rdb, retire: redis.NewScript(retireJobSource())}
+}
+
+func retireJobSource() string {
+	return versionSource + placeSource + statesSource + entriesSource + mendSource + contentsSource + retireSource
+}
+
+// Retire implements ports.OldCopies. It takes one round trip, and more where Redis does not know the script.
+func (o *OldCopies) Retire(ctx context.Context, jobs []migration.JobRef, dry bool) ([]migration.Retired, error) {
+	flag := ""
+	if dry {
+		flag = "1"
+	}
+	replies, err := evalEach(ctx, o.rdb, o.retire, len(jobs), func(i int) ([]string, []any) {
+		ref := jobs[i]
+		return indexedKeys(ref.Workspace, ref.ID), []any{ref.Workspace.String(), ref.ID.String(), ref.ID.SortBytes(), flag}
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]migration.Retired, len(jobs))
+	for i, reply := range replies {
+		values, err := reply.Slice()
+		if err != nil {
+			return nil, translate(err)
+		}
+		out[i].Job = jobs[i]
+		if err := out[i].Outcome.UnmarshalText([]byte(textAt(values, 0))); err != nil {
+			return nil, untrusted(err)
+		}
+		out[i].Entries, _ = values[1].(int64)
+	}
+	return out, nil
+}
+
+// Held implements ports.OldCopies. It takes one round trip; each job's two keys are asked one after the other.
+func (o *OldCopies) Held(ctx context.Context, jobs []migration.JobRef) ([]migration.Held, error) {
+	inOld, inNew := make([]*redis.SliceCmd, len(jobs)), make([]*redis.SliceCmd, len(jobs))
+	err := pipelined(ctx, o.rdb, func(p redis.Pipeliner) {
+		for i, ref := range jobs {
+			inOld[i] = p.HMGet(ctx, oldKey(ref.ID), fieldID, fieldWorkspace)
+			inNew[i] = p.HMGet(ctx, newKey(ref.Workspace, ref.ID), fieldID, fieldWorkspace)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]migration.Held, len(jobs))
+	for i, ref := range jobs {
+		if inOld[i].Err() == nil {
+			owner, _ := ownerOf(inOld[i].Val()).inOld(ref.Workspace, ref.ID)
+			out[i].Old = owner == mine
+		}
+		out[i].New = inNew[i].Err() == nil && ownerOf(inNew[i].Val()).inNew(ref.Workspace, ref.ID) == mine
+	}
+	return out, nil
+}
+
+// retireCheckpoint is a kept migration.RetireCheckpoint.
+type retireCheckpoint struct {
+	Process   string                 `json:"process"`
+	At        migration.Position     `json:"at"`
+	Workspace string                 `json:"workspace_id,omitempty"`
+	Counts    migration.RetireCounts `json:"counts"`
+}
+
+// RetireCheckpoint implements ports.OldCopies.
+func (o *OldCopies) RetireCheckpoint(ctx context.Context) (migration.RetireCheckpoint, error) {
+	text, err := o.rdb.Get(ctx, retireCheckpointKey).Bytes()
+	if errors.Is(err, redis.Nil) {
+		return migration.RetireCheckpoint{}, nil
+	}
+	if err != nil {
+		return migration.RetireCheckpoint{}, translate(err)
+	}
+	var kept retireCheckpoint
+	err = json.Unmarshal(text, &kept)
+	var ws workspace.ID
+	if err == nil && kept.Workspace != "" {
+		ws, err = workspace.Parse(kept.Workspace)
+	}
+	if err != nil {
+		return migration.RetireCheckpoint{}, nil //nolint:nilerr // on any doubt a pass starts over
+	}
+	return migration.RetireCheckpoint{Process: kept.Process, At: kept.At, Workspace: ws, Counts: kept.Counts}, nil
+}
+
+// SaveRetireCheckpoint implements ports.OldCopies.
+func (o *OldCopies) SaveRetireCheckpoint(ctx context.Context, c migration.RetireCheckpoint) error {
+	if c.At == 0 {
+		return translate(o.rdb.Del(ctx, retireCheckpointKey).Err())
+	}
+	text, err := json.Marshal(retireCheckpoint{c.Process, c.At, c.Workspace.String(), c.Counts})
+	if err != nil {
+		return untrusted(err)
+	}
+	return translate(o.rdb.Set(ctx, retireCheckpointKey, text, 0).Err())
+}

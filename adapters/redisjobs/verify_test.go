@@ -1,0 +1,122 @@
+package redisjobs
+
+import (
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/tests/harness/redisserver"
+)
+
+// TestCompareScriptsOnlyRead: no command in them writes, and a server that refuses scripts that do runs them in every
+// case.
+func TestCompareScriptsOnlyRead(t *testing.T) {
+	reads := []string{"DUMP", "EXISTS", "HGETALL", "HMGET", "PTTL", "TYPE", "ZMSCORE", "ZSCORE"}
+	for _, source := range []string{compareJobSource(), compareEntrySource()} {
+		calls := regexp.MustCompile(`call\('([A-Z]+)'`).FindAllStringSubmatch(source, -1)
+		require.NotEmpty(t, calls)
+		for _, c := range calls {
+			require.Contains(t, reads, c[1])
+		}
+	}
+	rdb := redisserver.Start(t).Client(t)
+	ctx, ref := t.Context(), acmeJob(t, "1")
+	keys := indexedKeys(ref.Workspace, ref.ID)
+	for name, plant := range map[string]func(){
+		"nothing":      func() {},
+		"equal":        func() { rdb.HSet(ctx, keys[0], record()); rdb.HSet(ctx, keys[1], record()) },
+		"differ":       func() { rdb.HSet(ctx, keys[0], record()); rdb.HSet(ctx, keys[1], record(fieldRev, "3")) },
+		"old alone":    func() { rdb.HSet(ctx, keys[0], record()) },
+		"wrong types":  func() { rdb.Set(ctx, keys[0], 1, 0); rdb.Set(ctx, keys[1], 1, 0); rdb.Set(ctx, keys[2], 1, 0) },
+		"stub":         func() { rdb.HSet(ctx, keys[1], "result", "1"); rdb.ZAdd(ctx, keys[2], redis.Z{Member: "z"}) },
+		"of another":   func() { rdb.HSet(ctx, keys[0], record(fieldWorkspace, "globex")) },
+		"one expires":  func() { rdb.HSet(ctx, keys[0], record()); rdb.Expire(ctx, keys[0], time.Hour) },
+		"no index":     func() { rdb.HSet(ctx, keys[0], record()); rdb.Set(ctx, keys[2], 1, 0) },
+		"contradicted": func() { rdb.HSet(ctx, keys[1], record(fieldID, "2")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.NoError(t, rdb.Del(ctx, keys...).Err())
+			plant()
+			args := []any{ref.Workspace.String(), ref.ID.String(), ref.ID.SortBytes()}
+			require.NoError(t, rdb.EvalRO(ctx, compareJobSource(), keys, args...).Err())
+			require.NoError(t, rdb.EvalRO(ctx, compareEntrySource(), keys, append(args, "z")...).Err())
+		})
+	}
+}
+
+// TestCompareSendsNoBodyInVain: of copies that are equal, or of one alone, only what a version needs is sent.
+func TestCompareSendsNoBodyInVain(t *testing.T) {
+	rdb := redisserver.Start(t).Client(t)
+	ctx, ref := t.Context(), acmeJob(t, "1")
+	keys := indexedKeys(ref.Workspace, ref.ID)
+	facts := func() migration.JobFacts {
+		found, err := NewCopies(rdb).Compare(ctx, []migration.JobRef{ref})
+		require.NoError(t, err)
+		return found[0]
+	}
+	body := record(fieldResult, "a result", fieldStartedAt, second)
+	require.NoError(t, rdb.HSet(ctx, keys[0], body).Err())
+	f := facts()
+	require.Equal(t, migration.HoldsWhole, f.Old.Holds)
+	require.Equal(t, migration.HoldsNothing, f.New.Holds)
+	require.NotContains(t, f.Old.Fields, fieldResult)
+	require.Equal(t, micros(second), f.Latest())
+	require.Len(t, f.MissingEntries, 2)
+
+	require.NoError(t, rdb.HSet(ctx, keys[1], body).Err())
+	f = facts()
+	require.True(t, f.Equal)
+	require.NotContains(t, f.Old.Fields, fieldResult, "only entries are wrong")
+	require.Len(t, f.MissingEntries, 2)
+
+	require.NoError(t, rdb.HSet(ctx, keys[1], fieldResult, "another").Err())
+	f = facts()
+	require.False(t, f.Equal)
+	require.Equal(t, "a result", f.Old.Fields[fieldResult])
+	require.Equal(t, "another", f.New.Fields[fieldResult])
+}
+
+// TestCompareTellsWhoWroteWithoutRev: the latest time of the copies that have none, also where nothing else is told.
+func TestCompareTellsWhoWroteWithoutRev(t *testing.T) {
+	rdb := redisserver.Start(t).Client(t)
+	ctx, ref := t.Context(), acmeJob(t, "1")
+	keys := indexedKeys(ref.Workspace, ref.ID)
+	equal := func(changes ...string) []hash { return []hash{record(changes...), record(changes...)} }
+	for name, c := range map[string]struct {
+		copies []hash
+		want   string
+	}{
+		"equal":                 {equal(fieldStartedAt, second), second},
+		"equal, finished first": {equal(fieldStartedAt, second, fieldFinishedAt, first), second},
+		"equal, without time":   {equal(fieldEnqueuedAt, ""), ""},
+		"equal, with rev":       {equal(fieldStartedAt, second, fieldRev, "1"), ""},
+		"equal, no number":      {equal(fieldRev, "one"), first},
+		"old alone":             {[]hash{record(fieldFinishedAt, second), nil}, second},
+		"new alone, with rev":   {[]hash{nil, record(fieldRev, "1")}, ""},
+		"of another":            {[]hash{record(fieldWorkspace, "globex"), nil}, ""},
+		"one with rev":          {[]hash{record(), record(fieldStartedAt, second, fieldRev, "1")}, first},
+		"both without, differ":  {[]hash{record(fieldStartedAt, second), record()}, second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.NoError(t, rdb.Del(ctx, keys...).Err())
+			for i, fields := range c.copies {
+				if fields != nil {
+					require.NoError(t, rdb.HSet(ctx, keys[i], fields).Err())
+				}
+			}
+			copies := NewCopies(rdb)
+			for range 2 {
+				found, err := copies.Compare(ctx, []migration.JobRef{ref})
+				require.NoError(t, err)
+				require.Equal(t, micros(c.want), found[0].WithoutRev)
+				// With its index entries right, a job of equal copies is told in short.
+				_, err = New(rdb, migration.DualWrite, Options{}).indexJobs(ctx, []indexCall{{ws: ref.Workspace, id: ref.ID}}, false)
+				require.NoError(t, err)
+			}
+		})
+	}
+}

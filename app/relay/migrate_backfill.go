@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/relay-jobs/relay/adapters/systemclock"
+	"github.com/relay-jobs/relay/adapters/telemetry"
+	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/core/usecase"
+)
+
+var errRemains = errors.New("differences remain")
+
+func migrateBackfillCommand(environ []string) *cobra.Command {
+	var (
+		way     passFlags
+		batch   int
+		maxJobs int64
+		to      string
+		restart bool
+		verbose bool
+		metrics metricsFlags
+	)
+	cmd := &cobra.Command{
+		Use:   "backfill (--dry-run | --execute)",
+		Short: "Make the copies that a schema lacks, and equal copies of those that differ",
+		Long: "Go through all stored jobs, make the copies that a schema lacks, and of two that differ put the fresher in the\n" +
+			"other's place. Servers and workers may go on meanwhile, and it may be run twice or at once. What was done is kept:\n" +
+			"the next run goes on where this one ended. `SET ai:backfill-pause 1` holds it, `SET ai:backfill-rate 500` changes\n" +
+			"its rate while it runs.\n\n" + exitCodes,
+		Args: cobra.NoArgs,
+	}
+	flags := cmd.Flags()
+	way.add(flags)
+	metrics.add(flags)
+	flags.StringVar(&to, "to", "new", "the schema in which missing copies are made: new, or old for the way back")
+	flags.IntVar(&batch, "batch-size", 100, "keys of one step")
+	flags.Int64Var(&maxJobs, "max-jobs", 0, "end behind so many jobs; 0 is all")
+	flags.BoolVar(&restart, "restart", false, "forget where an earlier run ended")
+	flags.BoolVar(&verbose, "verbose", false, "print a line for each job that is changed or left")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ws, err := way.check()
+		if err != nil {
+			return err
+		}
+		if batch < 1 || batch > 10_000 || maxJobs < 0 {
+			return errors.New("--batch-size must be from 1 to 10000 and --max-jobs from 0")
+		}
+		if err := metrics.check(way.dryRun); err != nil {
+			return err
+		}
+		in := usecase.BackfillInput{
+			To: migration.New, DryRun: way.dryRun, Batch: batch, Rate: way.rate, Workspace: ws, MaxJobs: maxJobs, Restart: restart,
+		}
+		switch to {
+		case migration.New.String():
+		case migration.Old.String():
+			in.To = migration.Old
+		default:
+			return errors.New("--to must be new or old")
+		}
+		return onStorage(cmd, environ, func(ctx context.Context, s storage) error {
+			counts := telemetry.NewBackfill(backfillLabels)
+			stop, err := metrics.serve(ctx, counts, cmd.ErrOrStderr())
+			if err != nil {
+				return &faultError{err}
+			}
+			defer stop()
+			return s.backfill(ctx, in, way, verbose, counting{counts, metrics}, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		})
+	}
+	return cmd
+}
+
+// counting is what a run counts in, and where that goes.
+type counting struct {
+	*telemetry.Backfill
+	metricsFlags
+}
+
+// backfillResult is what a run ends with.
+type backfillResult struct {
+	migration.BackfillCounts
+
+	To     string `json:"to"`
+	DryRun bool   `json:"dry_run"`
+	Done   bool   `json:"done"` // the pass has come to its end
+}
+
+func (s storage) backfill(
+	ctx context.Context, in usecase.BackfillInput, way passFlags, verbose bool, counted counting, out, progress io.Writer,
+) error {
+	pass := usecase.Backfill{Copies: s.copies, Load: s.copies, Clock: systemclock.Clock{}}
+	if !in.DryRun {
+		if err := pass.Preflight(ctx, in); err != nil {
+			return refusal(err)
+		}
+		if err := s.gates.Executes(ctx, s.command); err != nil {
+			return &faultError{err}
+		}
+		defer counted.push(ctx, counted.Backfill, progress)
+	}
+	result := backfillResult{To: in.To.String(), DryRun: in.DryRun}
+	bar := newProgress(progress)
+	began, process, err := s.state.Now(ctx)
+	if err != nil {
+		return &faultError{err}
+	}
+	kept, err := s.copies.Checkpoint(ctx, in.To)
+	if err != nil {
+		return &faultError{err}
+	}
+	counts, done, err := pass.Do(ctx, in, func(p usecase.BackfillProgress) {
+		for _, c := range p.Copied {
+			counted.Count(c)
+		}
+		bar.tell(p.Fraction, p.Pace, p.Waiting, backfillLine(p.Counts, in.DryRun))
+		if verbose {
+			tellEach(progress, p)
+		}
+	})
+	bar.end()
+	result.BackfillCounts, result.Done = counts, done
+	if err != nil {
+		return interrupted(err, backfillLine(counts, in.DryRun))
+	}
+	if done && !in.DryRun && (in.Restart || kept.IsZero()) {
+		if err := s.record(ctx, in, counts, began, process); err != nil {
+			return &faultError{err}
+		}
+	}
+	if err := printResult(out, way.asJSON, result, result.rows()); err != nil {
+		return err
+	}
+	left := int64(0)
+	for outcome, n := range counts.Jobs {
+		if outcome.Left() || in.DryRun && outcome.Changed() {
+			left += n
+		}
+	}
+	for _, n := range counts.Strange {
+		left += n
+	}
+	if left > 0 || !done || in.DryRun && counts.Entries > 0 {
+		return errRemains
+	}
+	return nil
+}
+
+// record keeps a whole pass for the gates.
+func (s storage) record(
+	ctx context.Context, in usecase.BackfillInput, counts migration.BackfillCounts, began timeOfStorage, process string,
+) error {
+	p := migration.PassOfBackfill(in.To, counts)
+	ended, now, err := s.state.Now(ctx)
+	if err != nil {
+		return err //nolint:wrapcheck // already a fault
+	}
+	p.Started, p.Ended, p.Process = began, ended, now
+	p.Whole = in.Workspace.IsZero() && now == process
+	return s.gates.Record(ctx, s.command, p)
+}
+
+func backfillLine(c migration.BackfillCounts, dryRun bool) string {
+	made := c.Jobs[migration.CopyMade]
+	repaired := c.Jobs[migration.CopyRepaired] + c.Jobs[migration.CopyExpiry]
+	return fmt.Sprintf("%d keys, %[4]s%[2]d made, %[4]s%[3]d repaired", c.Scanned, made, repaired, wouldBe(dryRun))
+}
+
+// tellEach prints what is not as it was. Keys are text of others: they are quoted.
+func tellEach(w io.Writer, p usecase.BackfillProgress) {
+	for _, c := range p.Copied {
+		if c.Outcome.Changed() || c.Outcome.Left() {
+			_, _ = fmt.Fprintf(w, "%s %s %q\n", c.Outcome, c.Job.Workspace, c.Job.ID.String()) // the result tells all the same
+		}
+	}
+	for _, k := range p.Strange {
+		_, _ = fmt.Fprintf(w, "%s %q\n", k.Class, k.Key)
+	}
+}
+
+func (r backfillResult) rows() []row {
+	word := wouldBe(r.DryRun)
+	rows := []row{
+		{"scanned", r.Scanned},
+		{word + "backfilled", r.Jobs[migration.CopyMade]},
+		{word + "repaired", r.Jobs[migration.CopyRepaired] + r.Jobs[migration.CopyExpiry]},
+		{"skipped as identical", r.Jobs[migration.CopyIdentical] + r.Jobs[migration.CopySingle]},
+		{"index entries " + word + "mended", r.Entries},
+	}
+	for _, o := range migration.CopyOutcomes() {
+		if o.Left() {
+			rows = append(rows, row{"left: " + o.String(), r.Jobs[o]})
+		}
+	}
+	for _, c := range migration.KeyClasses() {
+		rows = append(rows, row{"no job: " + c.String(), r.Strange[c]})
+	}
+	end := "yes"
+	if !r.Done {
+		end = "no: run it again to go on"
+	}
+	return append(rows, row{"at the end", end})
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/relay-jobs/relay/adapters/systemclock"
+	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/core/usecase"
+)
+
+func migrateRetireCommand(environ []string) *cobra.Command {
+	var (
+		way     passFlags
+		batch   int
+		force   string
+		restart bool
+	)
+	cmd := &cobra.Command{
+		Use:   "retire (--dry-run | --execute)",
+		Short: "Remove the old copies, once nothing needs them",
+		Long: "Go through all stored jobs and remove each old copy whose new copy is whole, and equal or fresher. What new does\n" +
+			"not hold stays, and so does what is no job. It is refused while its gate is closed, and stops where the gate\n" +
+			"closes meanwhile. What was done is kept: the next run goes on where this one ended.\n\n" + exitCodes,
+		Args: cobra.NoArgs,
+	}
+	flags := cmd.Flags()
+	way.add(flags)
+	flags.StringVar(&force, "force", "", "the reason why a closed gate does not matter; it is kept")
+	flags.IntVar(&batch, "batch-size", 100, "keys of one step")
+	flags.BoolVar(&restart, "restart", false, "forget where an earlier run ended")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ws, err := way.check()
+		if err != nil {
+			return err
+		}
+		if batch < 1 || batch > 10_000 {
+			return errors.New("--batch-size must be from 1 to 10000")
+		}
+		if flags.Changed("force") && (way.dryRun || strings.TrimSpace(force) == "") {
+			return errors.New("--force needs a reason, and --execute")
+		}
+		in := usecase.RetireInput{
+			DryRun: way.dryRun, Batch: batch, Rate: way.rate, Workspace: ws, Restart: restart, Force: force,
+		}
+		return onStorage(cmd, environ, func(ctx context.Context, s storage) error {
+			in.Command = s.command
+			return s.retire(ctx, in, way.asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		})
+	}
+	return cmd
+}
+
+// retireResult is what a run ends with.
+type retireResult struct {
+	migration.RetireCounts
+
+	DryRun bool `json:"dry_run"`
+}
+
+func (s storage) retire(ctx context.Context, in usecase.RetireInput, asJSON bool, out, progress io.Writer) error {
+	bar := newProgress(progress)
+	pass := usecase.Retire{Keys: s.copies, Old: s.old, Load: s.copies, Clock: systemclock.Clock{}, Gates: s.gates}
+	counts, err := pass.Do(ctx, in, func(p usecase.RetireProgress) {
+		bar.tell(p.Fraction, p.Pace, p.Waiting, retireLine(p.Counts, in.DryRun))
+	})
+	bar.end()
+	if closed := (*migration.ClosedError)(nil); errors.As(err, &closed) {
+		if counts.Scanned > 0 {
+			return fmt.Errorf("after %s: %w", retireLine(counts, in.DryRun), closed)
+		}
+		return closed
+	}
+	if err != nil {
+		return interrupted(err, retireLine(counts, in.DryRun))
+	}
+	result := retireResult{RetireCounts: counts, DryRun: in.DryRun}
+	if err := printResult(out, asJSON, result, result.rows()); err != nil {
+		return err
+	}
+	if counts.Kept() > 0 || in.DryRun && counts.Jobs[migration.RetireRemoved]+counts.Entries > 0 {
+		return errRemains
+	}
+	return nil
+}
+
+func retireLine(c migration.RetireCounts, dryRun bool) string {
+	return fmt.Sprintf("%d keys, %[4]s%[2]d removed, %[3]d kept", c.Scanned, c.Jobs[migration.RetireRemoved], c.Kept(), wouldBe(dryRun))
+}
+
+func (r retireResult) rows() []row {
+	word := wouldBe(r.DryRun)
+	rows := []row{
+		{"scanned", r.Scanned},
+		{word + "removed", r.Jobs[migration.RetireRemoved]},
+		{"had no old copy", r.Jobs[migration.RetireAbsent]},
+		{"index entries " + word + "mended", r.Entries},
+	}
+	for _, o := range migration.RetireOutcomes() {
+		if o.Kept() {
+			rows = append(rows, row{"kept: " + o.String(), r.Jobs[o]})
+		}
+	}
+	for _, c := range migration.KeyClasses() {
+		rows = append(rows, row{"no job: " + c.String(), r.Strange[c]})
+	}
+	return rows
+}

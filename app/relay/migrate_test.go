@@ -1,0 +1,134 @@
+package main_test
+
+import (
+	"encoding/json"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/relay-jobs/relay/app"
+	"github.com/relay-jobs/relay/tests/harness"
+	"github.com/relay-jobs/relay/tests/harness/redisserver"
+)
+
+// dualWrite is the environment of an operator whose servers write both schemas.
+func dualWrite(url string) environment {
+	return environment{"REDIS_URL": url, "AI_JOBS_NEW_SCHEMA": "on"}
+}
+
+// TestMigrateMovesThePredecessorsJobs: what an operator types, from the first look to the proof.
+func TestMigrateMovesThePredecessorsJobs(t *testing.T) {
+	t.Parallel()
+	server := redisserver.Start(t)
+	rdb := server.Client(t)
+	redisserver.Load(t, rdb, redisserver.ReadFixture(t, "../../tests/migration/testdata/predecessor.jsonl"))
+	migrate := func(args ...string) (int, string, string) {
+		return harness.Run(t, dualWrite(server.URL()), append([]string{"migrate"}, args...)...)
+	}
+	before := redisserver.Dump(t, rdb, "*")
+
+	code, stdout, stderr := migrate("backfill", "--dry-run", "--rate=0")
+	require.Equal(t, app.ExitDiffers, code, stderr)
+	require.Regexp(t, `would be backfilled +303\n`, stdout)
+	code, stdout, _ = migrate("verify", "--rate=0", "--index-lag=0")
+	require.Equal(t, app.ExitDiffers, code)
+	require.Regexp(t, `missing +291, `, stdout)
+	code, stdout, _ = migrate("status")
+	require.Equal(t, app.ExitOK, code)
+	require.Regexp(t, `phase +dual write\n`, stdout)
+	require.Regexp(t, `gate retire +closed: two clean passes: `, stdout)
+	require.Equal(t, before, redisserver.Dump(t, rdb, "*"), "looking changes nothing")
+
+	code, stdout, stderr = migrate("backfill", "--execute", "--rate=0", "--verbose", "--batch-size=50")
+	require.Equal(t, app.ExitDiffers, code, "what stands for no job stays: %s", stderr)
+	require.Regexp(t, `backfilled +303\n`, stdout)
+	require.Regexp(t, `no job: wrong type +2\nno job: invalid workspace +2\n`, stdout)
+	require.Contains(t, stderr, "made ")
+	code, stdout, _ = migrate("backfill", "--execute", "--rate=0", "--json")
+	require.Equal(t, app.ExitDiffers, code)
+	var again struct {
+		Jobs    map[string]int `json:"jobs"`
+		Entries int            `json:"entries"`
+		Done    bool           `json:"done"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(stdout), &again))
+	require.True(t, again.Done)
+	require.Zero(t, again.Entries)
+	require.Zero(t, again.Jobs["made"]+again.Jobs["repaired"]+again.Jobs["expiry"])
+
+	code, stdout, _ = migrate("verify", "--rate=0", "--index-lag=0")
+	require.Equal(t, app.ExitDiffers, code, stdout)
+	require.NotContains(t, stdout, "missing")
+	code, stdout, stderr = migrate("verify", "--rate=0", "--index-lag=0", "--accept=wrong-type=2", "--accept=invalid-workspace=2")
+	require.Equal(t, app.ExitOK, code, "%s%s", stdout, stderr)
+	require.Regexp(t, `clean +yes\n$`, stdout)
+	audit, err := rdb.XRange(t.Context(), "ai:migration-audit", "-", "+").Result()
+	require.NoError(t, err)
+	require.NotEmpty(t, audit)
+	for _, entry := range audit {
+		for _, value := range entry.Values {
+			require.NotContains(t, value, server.URL())
+		}
+	}
+}
+
+// TestMigrateGoesOnWhereItWasInterrupted: Ctrl-C leaves a message and a position.
+func TestMigrateGoesOnWhereItWasInterrupted(t *testing.T) {
+	t.Parallel()
+	server := redisserver.Start(t)
+	rdb := server.Client(t)
+	redisserver.Load(t, rdb, redisserver.ReadFixture(t, "../../tests/migration/testdata/predecessor.jsonl"))
+	var stderr strings.Builder
+	cmd := exec.CommandContext(t.Context(), harness.Binary(t), "migrate", "backfill", "--execute", "--rate=20", "--batch-size=10")
+	cmd.Env, cmd.Stderr = []string{"REDIS_URL=" + server.URL()}, &stderr
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool {
+		return rdb.Exists(t.Context(), "ai:backfill-checkpoint:new").Val() > 0
+	}, waitLimit, 10*time.Millisecond)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
+	require.Error(t, cmd.Wait())
+	require.Equal(t, app.ExitFault, cmd.ProcessState.ExitCode())
+	require.Regexp(t, `relay: interrupted: \d+ keys, .*; run it again to go on`, stderr.String())
+	require.EqualValues(t, 1, rdb.Exists(t.Context(), "ai:backfill-checkpoint:new").Val())
+	code, stdout, _ := harness.Run(t, dualWrite(server.URL()), "migrate", "backfill", "--execute", "--rate=0")
+	require.Equal(t, app.ExitDiffers, code)
+	require.Regexp(t, `scanned +507\n`, stdout, "both runs together met each key once")
+	require.Zero(t, rdb.Exists(t.Context(), "ai:backfill-checkpoint:new").Val())
+}
+
+func TestMigrateRefusesWhatCannotBeMeant(t *testing.T) {
+	t.Parallel()
+	server := redisserver.Start(t)
+	rdb := server.Client(t)
+	for _, args := range [][]string{
+		{"backfill"},
+		{"backfill", "--dry-run", "--execute"},
+		{"backfill", "--execute", "--to=both"},
+		{"backfill", "--execute", "--workspace=ACME"},
+		{"backfill", "--execute", "--rate=-1"},
+		{"backfill", "--execute", "--batch-size=0"},
+		{"backfill", "--execute", "extra"},
+		{"verify", "--sample=0"},
+		{"verify", "--accept=missing"},
+		{"verify", "--accept=nothing=1"},
+		{"verify", "--accept=missing=0"},
+		{"status", "extra"},
+	} {
+		code, stdout, stderr := harness.Run(t, dualWrite(server.URL()), append([]string{"migrate"}, args...)...)
+		require.Equal(t, app.ExitRefused, code, "%v: %s", args, stderr)
+		require.Contains(t, stderr, "refused: ")
+		require.Empty(t, stdout)
+	}
+	code, _, stderr := harness.Run(t, environment{"REDIS_URL": server.URL(), "AI_JOBS_OLD_SCHEMA": "off"}, "migrate", "verify")
+	require.Equal(t, app.ExitRefused, code, stderr)
+	require.NoError(t, rdb.ConfigSet(t.Context(), "maxmemory", "1gb").Err())
+	require.NoError(t, rdb.ConfigSet(t.Context(), "maxmemory-policy", "allkeys-lru").Err())
+	code, _, stderr = harness.Run(t, dualWrite(server.URL()), "migrate", "backfill", "--execute")
+	require.Equal(t, app.ExitRefused, code, stderr)
+	require.Contains(t, stderr, "maxmemory-policy")
+	require.Zero(t, rdb.DBSize(t.Context()).Val(), "a refused command changes nothing")
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/relay-jobs/relay/adapters/systemclock"
+	"github.com/relay-jobs/relay/app"
+	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/core/usecase"
+)
+
+func migrateVerifyCommand(environ []string) *cobra.Command {
+	var (
+		way      passFlags
+		sample   int
+		lag      time.Duration
+		accepted []string
+		record   bool
+	)
+	cmd := &cobra.Command{
+		Use:   "verify",
+		Short: "Compare every job's copies, and all that names jobs, while servers run",
+		Long: "Compare the copies of every job, their expiries, index entries, queue entries and idempotency keys, judged by\n" +
+			"the phase in the environment. It writes nothing, but with --record what it found, for\n" +
+			"the gates. What differs is asked about again a while later and reported only if it is the same still.\n\n" + exitCodes,
+		Args: cobra.NoArgs,
+	}
+	flags := cmd.Flags()
+	way.addReading(flags)
+	flags.IntVar(&sample, "sample", 1, "compare one of so many jobs; 1 is all")
+	flags.DurationVar(&lag, "index-lag", 2*time.Minute, "how long an index entry may be wrong: a sweep follows writers that know no index")
+	flags.StringArrayVar(&accepted, "accept", nil, "CLASS=N: so many differences of a class are known and stay")
+	flags.BoolVar(&record, "record", false, "keep the result for the gates")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ws, err := way.checkReading()
+		if err != nil {
+			return err
+		}
+		if sample < 1 || lag < 0 {
+			return errors.New("--sample must be from 1 and --index-lag from 0")
+		}
+		accept, err := acceptedOf(accepted)
+		if err != nil {
+			return err
+		}
+		phase, err := app.LoadPhase(environment(environ, flags))
+		if err != nil {
+			return err //nolint:wrapcheck // names the variables
+		}
+		in := usecase.VerifyInput{Phase: phase, Rate: way.rate, Workspace: ws, Sample: sample, IndexLag: lag}
+		return onStorage(cmd, environ, func(ctx context.Context, s storage) error {
+			return s.verify(ctx, in, accept, record, way.asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		})
+	}
+	return cmd
+}
+
+// acceptedOf reads CLASS=N.
+func acceptedOf(given []string) (map[migration.DifferenceClass]int64, error) {
+	named := map[string]migration.DifferenceClass{}
+	names := make([]string, 0, len(migration.DifferenceClasses()))
+	for _, c := range migration.DifferenceClasses() {
+		named[c.String()] = c
+		names = append(names, c.String())
+	}
+	accept := map[migration.DifferenceClass]int64{}
+	for _, text := range given {
+		name, number, _ := strings.Cut(text, "=")
+		class, known := named[name]
+		n, err := strconv.ParseInt(number, 10, 64)
+		if !known || err != nil || n < 1 {
+			return nil, fmt.Errorf("--accept must be CLASS=N with a class of %s", strings.Join(names, ", "))
+		}
+		accept[class] = n
+	}
+	return accept, nil
+}
+
+// verifyResult is what a verification ends with.
+type verifyResult struct {
+	migration.VerifyReport
+
+	Clean bool `json:"clean"`
+}
+
+func (s storage) verify(
+	ctx context.Context, in usecase.VerifyInput, accept map[migration.DifferenceClass]int64, record, asJSON bool,
+	out, progress io.Writer,
+) error {
+	if record {
+		facts, err := s.state.Facts(ctx, 0) // no queue entry is looked at
+		if err != nil {
+			return &faultError{err}
+		}
+		in.RevSince = facts.RevSince()
+	}
+	bar := newProgress(progress)
+	pass := usecase.Verify{Copies: s.copies, Comparison: s.copies, Load: s.copies, Clock: systemclock.Clock{}}
+	report, err := pass.Do(ctx, in, func(p usecase.VerifyProgress) {
+		bar.tell(p.Fraction, p.Pace, p.Waiting, fmt.Sprintf("%s: %s", p.Part, verifyLine(p.Report)))
+	})
+	bar.end()
+	if err != nil {
+		return interrupted(err, verifyLine(report))
+	}
+	if record {
+		if err := s.gates.Record(ctx, s.command, migration.PassOfVerify(in.Phase, report, accept)); err != nil {
+			return &faultError{err}
+		}
+	}
+	result := verifyResult{VerifyReport: report, Clean: report.Clean(accept)}
+	if err := printResult(out, asJSON, result, result.rows()); err != nil {
+		return err
+	}
+	if !result.Clean {
+		return errRemains
+	}
+	return nil
+}
+
+func verifyLine(r migration.VerifyReport) string {
+	found := int64(0)
+	for _, t := range r.Differences {
+		found += t.Count
+	}
+	return fmt.Sprintf("%d jobs compared, %d differences", r.Jobs, found)
+}
+
+func (r verifyResult) rows() []row {
+	rows := []row{
+		{"phase", r.Phase},
+		{"jobs compared", r.Jobs},
+		{"index entries", r.IndexEntries},
+		{"queue entries", r.QueueEntries},
+		{"idempotency keys", r.IdempotencyKeys},
+	}
+	if !r.RevSince.IsZero() {
+		rows = append(rows, row{"written without rev", fmt.Sprintf("%d since %s", r.WithoutRev, r.RevSince.Format(time.RFC3339))})
+	}
+	for _, class := range migration.DifferenceClasses() {
+		if t, found := r.Differences[class]; found {
+			example := strconv.Quote(t.Example.Key)
+			if t.Example.Entry != "" {
+				example += " entry " + strconv.Quote(t.Example.Entry)
+			}
+			age := time.Duration(t.AgeMS) * time.Millisecond
+			rows = append(rows, row{class.String(), fmt.Sprintf("%d, the oldest %s, such as %s", t.Count, age.Round(time.Second), example)})
+		}
+	}
+	return append(rows, row{"clean", map[bool]string{true: "yes", false: "no"}[r.Clean]})
+}

@@ -1,0 +1,75 @@
+package migration
+
+import "time"
+
+// Load is how busy the storage is, and what its operator asks of a pass.
+type Load struct {
+	Version        string        // of the server, such as 7.0.15
+	EvictionPolicy string        // what the server does where it may take no more memory
+	Ping           time.Duration // one round trip
+	UsedMemory     int64         // bytes
+	MaxMemory      int64         // bytes; 0 for no bound
+	ReplicaDelay   time.Duration // since the slowest replica was heard of; 0 without replicas
+	ReplicaBehind  int64         // bytes that the slowest replica lacks
+	Saving         bool          // a snapshot or a rewrite of the log is running
+	Paused         bool          // the operator holds the pass
+	Rate           int           // jobs a second that the operator asked for since the start; 0 for none, RateUnbounded for no bound
+}
+
+// RateUnbounded is the Rate of an operator who wants no bound.
+const RateUnbounded = -1
+
+// Pace is how fast a pass may go on. Share is the part of the time that it may work in, 0 to stand still.
+type Pace struct {
+	Rate   int // jobs a second at most; 0 for no bound
+	Share  float64
+	Reason string // what slows the pass most, empty where only the rate does
+}
+
+// The bounds at which a pass slows down, and stands still.
+const (
+	slowPing, stopPing           = 5 * time.Millisecond, 50 * time.Millisecond
+	slowDelay, stopDelay         = 3 * time.Second, 10 * time.Second
+	slowBehind, stopBehind int64 = 16 << 20, 128 << 20
+	slowMemory, stopMemory       = 0.85, 0.93
+	slowShare                    = 0.25
+	savingShare                  = 0.5
+)
+
+// PaceOf decides from the asked rate and the load; the strictest bound wins.
+func PaceOf(rate int, l Load) Pace {
+	p := Pace{Rate: rate, Share: 1}
+	switch {
+	case l.Rate == RateUnbounded:
+		p.Rate = 0
+	case l.Rate > 0:
+		p.Rate = l.Rate
+	}
+	bound := func(share float64, reason string) {
+		if share < p.Share {
+			p.Share, p.Reason = share, reason
+		}
+	}
+	grade := func(slow, stop bool, reason string) {
+		if stop {
+			bound(0, reason)
+		} else if slow {
+			bound(slowShare, reason)
+		}
+	}
+	if l.Paused {
+		bound(0, "paused by its key")
+	}
+	full := 0.0
+	if l.MaxMemory > 0 {
+		full = float64(l.UsedMemory) / float64(l.MaxMemory)
+	}
+	grade(full > slowMemory, full > stopMemory, "memory")
+	grade(l.ReplicaDelay > slowDelay || l.ReplicaBehind > slowBehind,
+		l.ReplicaDelay > stopDelay || l.ReplicaBehind > stopBehind, "replica lag")
+	grade(l.Ping > slowPing, l.Ping > stopPing, "latency")
+	if l.Saving {
+		bound(savingShare, "save or rewrite running")
+	}
+	return p
+}

@@ -1,0 +1,219 @@
+package usecase
+
+import (
+	"context"
+
+	"github.com/relay-jobs/relay/core/fault"
+	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/core/workspace"
+	"github.com/relay-jobs/relay/ports"
+)
+
+// Backfill makes the copies that a schema lacks, and equal copies of those that differ, in one pass through the stored
+// keys, while others write. It may run twice and at once.
+type Backfill struct {
+	Copies ports.JobCopies
+	Load   ports.StorageLoad
+	Clock  ports.Clock
+}
+
+// BackfillInput says what to go through and how fast.
+type BackfillInput struct {
+	To        migration.Schema
+	DryRun    bool
+	Batch     int          // keys of one step; 0 for 100
+	Rate      int          // jobs a second at most; 0 for no bound
+	Workspace workspace.ID // the only one; zero for all
+	MaxJobs   int64        // the pass ends early behind the step that reaches so many jobs; 0 for no bound
+	Restart   bool         // forget what was kept of an earlier pass
+}
+
+// BackfillProgress is told after each step.
+type BackfillProgress struct {
+	Counts   migration.BackfillCounts
+	Copied   []migration.Copied     // of this step
+	Strange  []migration.StrangeKey // of this step
+	Fraction float64                // of the keyspace that is behind the pass
+	Pace     migration.Pace
+	Waiting  bool // the pass stands still, nothing is new but the pace
+}
+
+// defaultBatch is how many keys a step looks at where nobody says.
+const defaultBatch = 100
+
+// maxStarts bounds how often a pass starts over: where a server hides which process it is and connections do not last, no
+// pass ends.
+const maxStarts = 100
+
+// largeJob is the memory from which a job goes in a round trip of its own, so that nothing waits for several.
+const largeJob = 1 << 20
+
+// Do goes through all keys in one server process: a position of another is worthless, so that the pass starts over where
+// the process changed, under it or since the pass that left a checkpoint. Where the context ends it leaves a checkpoint
+// and gives the context's error. done is false where MaxJobs ended the pass early; a checkpoint is left then, too.
+func (u Backfill) Do(
+	ctx context.Context, in BackfillInput, progress func(BackfillProgress),
+) (counts migration.BackfillCounts, done bool, err error) {
+	if in.Batch <= 0 {
+		in.Batch = defaultBatch
+	}
+	p := backfillPass{Backfill: u, in: in, progress: progress}
+	p.pacer = pacer{load: u.Load, clock: u.Clock, rate: in.Rate}
+	if err := p.resume(ctx); err != nil {
+		return p.kept.Counts, false, err
+	}
+	for {
+		if err := p.pacer.wait(ctx, p.standing); err != nil {
+			return p.kept.Counts, false, err
+		}
+		end, err := p.step(ctx)
+		if err != nil {
+			return p.kept.Counts, false, err
+		}
+		if end {
+			return p.kept.Counts, true, p.forget(ctx)
+		}
+		if in.MaxJobs > 0 && p.total >= in.MaxJobs {
+			return p.kept.Counts, false, nil
+		}
+	}
+}
+
+// backfillPass is the state of one pass.
+type backfillPass struct {
+	Backfill
+	in       BackfillInput
+	progress func(BackfillProgress)
+	kept     migration.Checkpoint
+	pacer    pacer
+	total    int64 // jobs of this run
+	starts   int   // how often the pass started over
+}
+
+// standing tells that the pass stands still.
+func (p *backfillPass) standing() {
+	if p.progress != nil {
+		p.progress(BackfillProgress{
+			Counts: p.kept.Counts, Fraction: p.kept.At.Fraction(), Pace: p.pacer.pace, Waiting: true,
+		})
+	}
+}
+
+// resume takes up the checkpoint of an earlier pass of the same kind.
+func (p *backfillPass) resume(ctx context.Context) error {
+	if p.in.DryRun {
+		return nil
+	}
+	if p.in.Restart {
+		return p.forget(ctx)
+	}
+	kept, err := p.Copies.Checkpoint(ctx, p.in.To)
+	if err != nil {
+		return err //nolint:wrapcheck // already a fault
+	}
+	if kept.Workspace == p.in.Workspace {
+		p.kept = kept
+	}
+	return nil
+}
+
+// step does one batch, and tells whether it was the last.
+func (p *backfillPass) step(ctx context.Context) (end bool, err error) {
+	n := p.in.Batch
+	if p.in.MaxJobs > 0 {
+		n = int(min(int64(n), p.in.MaxJobs-p.total))
+	}
+	batch, err := p.Copies.Keys(ctx, p.kept.At, n)
+	if err != nil {
+		return false, err //nolint:wrapcheck // already a fault
+	}
+	if p.kept.At != 0 && batch.Process != p.kept.Process {
+		return false, p.startOver()
+	}
+	copied, err := p.copy(ctx, batch.Jobs)
+	if err != nil {
+		return false, err
+	}
+	strange := batch.Strange
+	if !p.in.Workspace.IsZero() {
+		strange = nil // nobody's
+	}
+	p.kept.Counts.Add(copied, strange)
+	p.pacer.did(len(copied))
+	p.total += int64(len(copied))
+	p.kept.Process, p.kept.At, p.kept.Workspace = batch.Process, batch.Next, p.in.Workspace
+	end = batch.Next == 0
+	if p.progress != nil {
+		fraction := batch.Next.Fraction()
+		if end {
+			fraction = 1
+		}
+		p.progress(BackfillProgress{
+			Counts: p.kept.Counts, Copied: copied, Strange: strange, Fraction: fraction, Pace: p.pacer.pace,
+		})
+	}
+	if end {
+		return p.sameProcess(ctx)
+	}
+	if p.in.DryRun {
+		return false, nil
+	}
+	// What was done is kept also where the context has ended meanwhile.
+	return false, p.Copies.SaveCheckpoint(context.WithoutCancel(ctx), p.in.To, p.kept) //nolint:wrapcheck // already a fault
+}
+
+// sameProcess tells whether the server process that the whole pass went through still answers. What one that failed over
+// was given last, the replica that took its place may not have: the pass starts over then.
+func (p *backfillPass) sameProcess(ctx context.Context) (bool, error) {
+	probe, err := p.Copies.Keys(ctx, 0, 1)
+	if err != nil {
+		return false, err //nolint:wrapcheck // already a fault
+	}
+	if probe.Process != p.kept.Process {
+		return false, p.startOver()
+	}
+	return true, nil
+}
+
+// startOver forgets how far the pass came, unless that happens for ever.
+func (p *backfillPass) startOver() error {
+	p.kept = migration.Checkpoint{Workspace: p.in.Workspace}
+	if p.starts++; p.starts > maxStarts {
+		return fault.New(fault.Unavailable, fault.CodeStorageUnavailable, "Another server answers again and again")
+	}
+	return nil
+}
+
+// copy copies the jobs of a batch, the large ones each alone.
+func (p *backfillPass) copy(ctx context.Context, jobs []migration.StoredJob) ([]migration.Copied, error) {
+	var small []migration.JobRef
+	var groups [][]migration.JobRef
+	for _, j := range jobs {
+		switch {
+		case !p.in.Workspace.IsZero() && j.Workspace != p.in.Workspace:
+		case j.Bytes > largeJob:
+			groups = append(groups, []migration.JobRef{j.JobRef})
+		default:
+			small = append(small, j.JobRef)
+		}
+	}
+	if len(small) > 0 {
+		groups = append(groups, small)
+	}
+	var all []migration.Copied
+	for _, group := range groups {
+		copied, err := p.Copies.Copy(ctx, group, p.in.To, p.in.DryRun)
+		if err != nil {
+			return nil, err //nolint:wrapcheck // already a fault
+		}
+		all = append(all, copied...)
+	}
+	return all, nil
+}
+
+func (p *backfillPass) forget(ctx context.Context) error {
+	if p.in.DryRun {
+		return nil
+	}
+	return p.Copies.SaveCheckpoint(ctx, p.in.To, migration.Checkpoint{}) //nolint:wrapcheck // already a fault
+}

@@ -1,0 +1,82 @@
+package usecase
+
+import (
+	"context"
+	"time"
+
+	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/ports"
+)
+
+// loadInterval is how often the storage is asked for its load, and how long a pass sleeps at most before it looks again:
+// a change of the pace takes effect in a step that waits, too.
+const loadInterval = 500 * time.Millisecond
+
+// pacer holds a pass to the rate that was asked for and to what the storage can bear.
+type pacer struct {
+	load  ports.StorageLoad
+	clock ports.Clock
+	rate  int // jobs a second at most; 0 for no bound
+
+	pace  migration.Pace
+	asked time.Time // when the load was read
+	began time.Time // when the pass was last let go on
+	jobs  int64     // since then
+}
+
+// did counts jobs towards the rate.
+func (p *pacer) did(jobs int) { p.jobs += int64(jobs) }
+
+// wait waits until the pass may go on. It is called between two steps; the time since it last returned is the time that
+// the pass worked. Each step has to take the time that its jobs are worth: time lost in one is not caught up in another.
+// standing is called as long as the pass has to stand still.
+func (p *pacer) wait(ctx context.Context, standing func()) error {
+	ended := p.clock.Now()
+	if p.began.IsZero() {
+		p.began = ended
+	}
+	for {
+		if err := p.ask(ctx); err != nil {
+			return err
+		}
+		left := loadInterval
+		if p.pace.Share > 0 {
+			left = p.due(ended).Sub(p.clock.Now())
+		} else {
+			standing()
+		}
+		if left <= 0 {
+			break
+		}
+		if err := p.clock.Sleep(ctx, min(left, loadInterval)); err != nil {
+			return err //nolint:wrapcheck // the context's own error
+		}
+	}
+	p.began, p.jobs = p.clock.Now(), 0
+	return ctx.Err() //nolint:wrapcheck // the context's own error
+}
+
+// due is when a step that ended has taken its time.
+func (p *pacer) due(ended time.Time) time.Time {
+	due := p.began.Add(time.Duration(float64(ended.Sub(p.began)) / p.pace.Share))
+	if p.pace.Rate > 0 {
+		if paid := p.began.Add(time.Duration(p.jobs) * time.Second / time.Duration(p.pace.Rate)); paid.After(due) {
+			due = paid
+		}
+	}
+	return due
+}
+
+// ask reads the load, where it is not fresh, and decides the pace anew.
+func (p *pacer) ask(ctx context.Context) error {
+	now := p.clock.Now()
+	if !p.asked.IsZero() && now.Sub(p.asked) < loadInterval {
+		return nil
+	}
+	load, err := p.load.Load(ctx)
+	if err != nil {
+		return err //nolint:wrapcheck // already a fault
+	}
+	p.pace, p.asked = migration.PaceOf(p.rate, load), now
+	return nil
+}

@@ -1,0 +1,190 @@
+package usecase
+
+import (
+	"context"
+	"time"
+
+	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/core/workspace"
+	"github.com/relay-jobs/relay/ports"
+)
+
+// Retire removes the old copies in one pass through the stored keys, while others write. What is not as fresh and whole
+// in the new schema stays, and so does what is no job. It may run twice and at once.
+type Retire struct {
+	Keys  ports.JobCopies
+	Old   ports.OldCopies
+	Load  ports.StorageLoad
+	Clock ports.Clock
+	Gates GateKeeper
+}
+
+// RetireInput says what to go through, how fast, and who answers for it.
+type RetireInput struct {
+	DryRun    bool
+	Batch     int          // keys of one step; 0 for 100
+	Rate      int          // jobs a second at most; 0 for no bound
+	Workspace workspace.ID // the only one; zero for all
+	Restart   bool         // forget what was kept of an earlier pass
+	Force     string       // the reason why a closed gate does not matter; empty to respect it
+	Command   Command
+}
+
+// RetireProgress is told after each step.
+type RetireProgress struct {
+	Counts   migration.RetireCounts
+	Retired  []migration.Retired    // of this step
+	Strange  []migration.StrangeKey // of this step
+	Fraction float64                // of the keyspace that is behind the pass
+	Pace     migration.Pace
+	Waiting  bool // the pass stands still, nothing is new but the pace
+}
+
+// gateInterval is how often a pass asks whether its gate is still open: a server that writes old copies may start
+// meanwhile.
+const gateInterval = 10 * time.Second
+
+// Do is refused with a *migration.ClosedError while the gate is closed, at the start and under way, unless it is forced
+// or a dry run; under way it leaves a checkpoint, and where the context ends as well. It goes through all keys in one
+// server process, and starts over where that changed.
+func (u Retire) Do(
+	ctx context.Context, in RetireInput, progress func(RetireProgress),
+) (counts migration.RetireCounts, err error) {
+	if in.Batch <= 0 {
+		in.Batch = defaultBatch
+	}
+	p := retirePass{Retire: u, in: in, progress: progress}
+	p.pacer = pacer{load: u.Load, clock: u.Clock, rate: in.Rate}
+	if err := p.begin(ctx); err != nil {
+		return p.kept.Counts, err
+	}
+	for {
+		if err := p.pacer.wait(ctx, p.standing); err != nil {
+			return p.kept.Counts, err
+		}
+		if err := p.gate(ctx); err != nil {
+			return p.kept.Counts, err
+		}
+		end, err := p.step(ctx)
+		if err != nil {
+			return p.kept.Counts, err
+		}
+		if end {
+			return p.kept.Counts, p.save(ctx)
+		}
+	}
+}
+
+// retirePass is the state of one pass.
+type retirePass struct {
+	Retire
+	in       RetireInput
+	progress func(RetireProgress)
+	kept     migration.RetireCheckpoint
+	pacer    pacer
+	decided  time.Time // when the gate was last found open
+}
+
+// begin passes the gate, leaves a trace, and takes up the checkpoint of an earlier pass.
+func (p *retirePass) begin(ctx context.Context) error {
+	if p.in.DryRun {
+		return nil
+	}
+	if _, err := p.Gates.Pass(ctx, migration.GateRetire, p.in.Command, p.in.Force); err != nil {
+		return err
+	}
+	p.decided = p.Clock.Now()
+	if err := p.Gates.Executes(ctx, p.in.Command); err != nil || p.in.Restart {
+		return err
+	}
+	kept, err := p.Old.RetireCheckpoint(ctx)
+	if kept.Workspace == p.in.Workspace {
+		p.kept = kept
+	}
+	return err //nolint:wrapcheck // already a fault
+}
+
+// gate stops the pass where the gate has closed.
+func (p *retirePass) gate(ctx context.Context) error {
+	now := p.Clock.Now()
+	if p.in.DryRun || p.in.Force != "" || now.Sub(p.decided) < gateInterval {
+		return nil
+	}
+	s, err := p.Gates.State(ctx, migration.GateRetire)
+	if err == nil && !s.Open {
+		return &migration.ClosedError{GateState: s}
+	}
+	p.decided = now
+	return err
+}
+
+// standing tells that the pass stands still.
+func (p *retirePass) standing() {
+	p.tell(RetireProgress{Waiting: true})
+}
+
+func (p *retirePass) tell(now RetireProgress) {
+	if p.progress != nil {
+		now.Counts, now.Fraction, now.Pace = p.kept.Counts, p.kept.At.Fraction(), p.pacer.pace
+		p.progress(now)
+	}
+}
+
+// step does one batch, and tells whether it was the last.
+func (p *retirePass) step(ctx context.Context) (end bool, err error) {
+	batch, err := p.Keys.Keys(ctx, p.kept.At, p.in.Batch)
+	if err != nil {
+		return false, err //nolint:wrapcheck // already a fault
+	}
+	if p.kept.At != 0 && batch.Process != p.kept.Process {
+		p.kept = migration.RetireCheckpoint{}
+		return false, nil
+	}
+	retired, err := p.retire(ctx, batch.Jobs)
+	if err != nil {
+		return false, err
+	}
+	strange := batch.Strange
+	if !p.in.Workspace.IsZero() {
+		strange = nil // nobody's
+	}
+	p.kept.Counts.Add(retired, strange)
+	p.kept.Process, p.kept.At, p.kept.Workspace = batch.Process, batch.Next, p.in.Workspace
+	p.pacer.did(len(retired))
+	p.tell(RetireProgress{Retired: retired, Strange: strange})
+	if batch.Next == 0 {
+		return true, nil
+	}
+	// What was done is kept also where the context has ended meanwhile.
+	return false, p.save(context.WithoutCancel(ctx))
+}
+
+// retire removes the old copies of a batch, the large ones each alone.
+func (p *retirePass) retire(ctx context.Context, jobs []migration.StoredJob) ([]migration.Retired, error) {
+	groups := [][]migration.JobRef{nil}
+	for _, j := range jobs {
+		switch {
+		case !p.in.Workspace.IsZero() && j.Workspace != p.in.Workspace:
+		case j.Bytes > largeJob:
+			groups = append(groups, []migration.JobRef{j.JobRef})
+		default:
+			groups[0] = append(groups[0], j.JobRef)
+		}
+	}
+	var all []migration.Retired
+	for _, group := range groups {
+		retired, err := p.Old.Retire(ctx, group, p.in.DryRun)
+		if err != nil {
+			return nil, err //nolint:wrapcheck // already a fault
+		}
+		all = append(all, retired...)
+	}
+	return all, nil
+}
+
+func (p *retirePass) save(ctx context.Context) error {
+	if p.in.DryRun {
+		return nil
+	}
+	return p.Old.SaveRetireCheckpoint(ctx, p.kept) //nolint:wrapcheck // already a fault
+}
