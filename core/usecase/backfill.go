@@ -2,6 +2,7 @@ package usecase
 
 import (
 	"context"
+	"slices"
 
 	"github.com/relay-jobs/relay/core/fault"
 	"github.com/relay-jobs/relay/core/migration"
@@ -184,24 +185,10 @@ func (p *backfillPass) startOver() error {
 	return nil
 }
 
-// copy copies the jobs of a batch, the large ones each alone.
+// copy copies the jobs of a batch.
 func (p *backfillPass) copy(ctx context.Context, jobs []migration.StoredJob) ([]migration.Copied, error) {
-	var small []migration.JobRef
-	var groups [][]migration.JobRef
-	for _, j := range jobs {
-		switch {
-		case !p.in.Workspace.IsZero() && j.Workspace != p.in.Workspace:
-		case j.Bytes > largeJob:
-			groups = append(groups, []migration.JobRef{j.JobRef})
-		default:
-			small = append(small, j.JobRef)
-		}
-	}
-	if len(small) > 0 {
-		groups = append(groups, small)
-	}
 	var all []migration.Copied
-	for _, group := range groups {
+	for _, group := range trips(jobs, p.in.Workspace) {
 		copied, err := p.Copies.Copy(ctx, group, p.in.To, p.in.DryRun)
 		if err != nil {
 			return nil, err //nolint:wrapcheck // already a fault
@@ -209,6 +196,25 @@ func (p *backfillPass) copy(ctx context.Context, jobs []migration.StoredJob) ([]
 		all = append(all, copied...)
 	}
 	return all, nil
+}
+
+// trips parts the jobs of one workspace, or of all where only is zero, into round trips: the large ones each alone.
+func trips(jobs []migration.StoredJob, only workspace.ID) [][]migration.JobRef {
+	var small []migration.JobRef
+	var groups [][]migration.JobRef
+	for _, j := range jobs {
+		switch {
+		case !only.IsZero() && j.Workspace != only:
+		case j.Bytes > largeJob:
+			groups = append(groups, []migration.JobRef{j.JobRef})
+		default:
+			small = append(small, j.JobRef)
+		}
+	}
+	if len(small) > 0 {
+		groups = slices.Insert(groups, 0, small)
+	}
+	return groups
 }
 
 func (p *backfillPass) forget(ctx context.Context) error {

@@ -159,20 +159,10 @@ func (p *retirePass) step(ctx context.Context) (end bool, err error) {
 	return false, p.save(context.WithoutCancel(ctx))
 }
 
-// retire removes the old copies of a batch, the large ones each alone.
+// retire removes the old copies of a batch.
 func (p *retirePass) retire(ctx context.Context, jobs []migration.StoredJob) ([]migration.Retired, error) {
-	groups := [][]migration.JobRef{nil}
-	for _, j := range jobs {
-		switch {
-		case !p.in.Workspace.IsZero() && j.Workspace != p.in.Workspace:
-		case j.Bytes > largeJob:
-			groups = append(groups, []migration.JobRef{j.JobRef})
-		default:
-			groups[0] = append(groups[0], j.JobRef)
-		}
-	}
 	var all []migration.Retired
-	for _, group := range groups {
+	for _, group := range trips(jobs, p.in.Workspace) {
 		retired, err := p.Old.Retire(ctx, group, p.in.DryRun)
 		if err != nil {
 			return nil, err //nolint:wrapcheck // already a fault

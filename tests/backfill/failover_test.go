@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/relay-jobs/relay/adapters/redisjobs"
+	"github.com/relay-jobs/relay/adapters/systemclock"
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/usecase"
 	"github.com/relay-jobs/relay/ports"
@@ -98,7 +99,7 @@ func passThrough(t *testing.T, p *pair, seed uint64, copies storage) (missed int
 	at, failed := 0.2+0.6*rand.New(rand.NewPCG(seed, 3)).Float64(), false
 	for done := false; !done; {
 		var err error
-		_, done, err = usecase.Backfill{Copies: copies, Load: copies, Clock: wallClock{}}.Do(
+		_, done, err = usecase.Backfill{Copies: copies, Load: copies, Clock: systemclock.Clock{}}.Do(
 			t.Context(), usecase.BackfillInput{To: migration.New, Batch: 20}, func(b usecase.BackfillProgress) {
 				if b.Fraction >= at && !failed {
 					failed = true

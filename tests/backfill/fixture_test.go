@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/relay-jobs/relay/adapters/redisjobs"
+	"github.com/relay-jobs/relay/adapters/systemclock"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/usecase"
@@ -200,7 +201,7 @@ func TestJobsThatGoAwayInMidPass(t *testing.T) {
 			}
 		}
 	}
-	counts, done, err := usecase.Backfill{Copies: copies, Load: copies, Clock: wallClock{}}.Do(
+	counts, done, err := usecase.Backfill{Copies: copies, Load: copies, Clock: systemclock.Clock{}}.Do(
 		ctx, usecase.BackfillInput{To: migration.New, Batch: 10}, nil)
 	require.NoError(t, err)
 	require.True(t, done)
@@ -234,7 +235,7 @@ func TestLargeJobsGoAlone(t *testing.T) {
 			}
 		}
 	}
-	_, done, err := usecase.Backfill{Copies: copies, Load: copies, Clock: wallClock{}}.Do(
+	_, done, err := usecase.Backfill{Copies: copies, Load: copies, Clock: systemclock.Clock{}}.Do(
 		t.Context(), usecase.BackfillInput{To: migration.New, Batch: 1000}, nil)
 	require.NoError(t, err)
 	require.True(t, done)

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/relay-jobs/relay/adapters/redisjobs"
+	"github.com/relay-jobs/relay/adapters/systemclock"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/usecase"
@@ -176,7 +177,7 @@ func TestWritersAtTheHead(t *testing.T) {
 	repaired := int64(0)
 	share := int64(sized(500, 10_000))
 	for passes := 0; passes == 0 || l.updates[0].Load() < 3*share || l.updates[1].Load() < share; passes++ {
-		counts, done, err := usecase.Backfill{Copies: l.copies, Load: l.copies, Clock: wallClock{}}.Do(
+		counts, done, err := usecase.Backfill{Copies: l.copies, Load: l.copies, Clock: systemclock.Clock{}}.Do(
 			ctx, usecase.BackfillInput{To: migration.New, Batch: 25}, func(p usecase.BackfillProgress) {
 				way := l.legacy
 				if int(p.Fraction*4)%2 == 1 {

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/relay-jobs/relay/adapters/redisjobs"
+	"github.com/relay-jobs/relay/adapters/systemclock"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/usecase"
@@ -33,20 +34,6 @@ func sized(small, full int) int {
 	return small
 }
 
-// wallClock is the time of this machine.
-type wallClock struct{}
-
-func (wallClock) Now() time.Time { return time.Now() }
-
-func (wallClock) Sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
-}
-
 const (
 	waitTimeout  = 30 * time.Second
 	pollInterval = 5 * time.Millisecond
@@ -61,7 +48,7 @@ func (quiet) DualWritten(workspace.ID, bool)         {}
 
 // backfillOf makes a pass over a server.
 func backfillOf(copies *redisjobs.Copies) usecase.Backfill {
-	return usecase.Backfill{Copies: copies, Load: copies, Clock: wallClock{}}
+	return usecase.Backfill{Copies: copies, Load: copies, Clock: systemclock.Clock{}}
 }
 
 // run makes one whole pass at full speed.

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/relay-jobs/relay/adapters/redisjobs"
+	"github.com/relay-jobs/relay/adapters/systemclock"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/usecase"
@@ -45,7 +46,7 @@ func (w *traffic) draft(n int64) job.Draft {
 // relay enqueues and moves jobs, and takes entries off the queue.
 func (w *traffic) relay(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := (wallClock{}).Sleep(context.WithoutCancel(ctx), 2*time.Millisecond); err != nil { // a long run fills no machine
+		if err := (systemclock.Clock{}).Sleep(context.WithoutCancel(ctx), 2*time.Millisecond); err != nil { // a long run fills no machine
 			return err
 		}
 		d := w.draft(w.jobs.Add(1))
@@ -78,7 +79,7 @@ func (w *traffic) predecessor(ctx context.Context, writer int) error {
 			if err := command(key); err != nil {
 				return err
 			}
-			if err := (wallClock{}).Sleep(forSure, time.Duration(1+rand.IntN(4))*time.Millisecond); err != nil {
+			if err := (systemclock.Clock{}).Sleep(forSure, time.Duration(1+rand.IntN(4))*time.Millisecond); err != nil {
 				return err
 			}
 		}
@@ -124,7 +125,7 @@ func (w *traffic) hot(ctx context.Context, ws workspace.ID, id string) error {
 			if err := w.rdb.HSet(forSure, key, "started_at", now, "attempts", rand.IntN(9)).Err(); err != nil {
 				return err
 			}
-			if err := (wallClock{}).Sleep(forSure, 2*time.Millisecond); err != nil {
+			if err := (systemclock.Clock{}).Sleep(forSure, 2*time.Millisecond); err != nil {
 				return err
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/relay-jobs/relay/adapters/redisjobs"
+	"github.com/relay-jobs/relay/adapters/systemclock"
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/usecase"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
@@ -26,7 +27,7 @@ func planterOn(t *testing.T) *planter {
 
 func (p *planter) verifier() usecase.Verify {
 	copies := redisjobs.NewCopies(p.rdb)
-	return usecase.Verify{Copies: copies, Comparison: copies, Load: copies, Clock: wallClock{}}
+	return usecase.Verify{Copies: copies, Comparison: copies, Load: copies, Clock: systemclock.Clock{}}
 }
 
 // input is the usual one.
@@ -100,7 +101,7 @@ func TestIndexLag(t *testing.T) {
 		}
 		swept = true
 		time.AfterFunc(1500*time.Millisecond, func() {
-			_, _ = usecase.IndexJobs{Index: p.repo, Clock: wallClock{}}.Do(context.WithoutCancel(t.Context()),
+			_, _ = usecase.IndexJobs{Index: p.repo, Clock: systemclock.Clock{}}.Do(context.WithoutCancel(t.Context()),
 				usecase.IndexJobsInput{Scope: migration.IndexOld}, nil)
 		})
 	})

@@ -3,7 +3,6 @@
 package verify_test
 
 import (
-	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/relay-jobs/relay/adapters/redisjobs"
+	"github.com/relay-jobs/relay/adapters/systemclock"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/usecase"
@@ -29,20 +29,6 @@ func sized(small, full int) int {
 		return full
 	}
 	return small
-}
-
-// wallClock is the time of this machine.
-type wallClock struct{}
-
-func (wallClock) Now() time.Time { return time.Now() }
-
-func (wallClock) Sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }
 
 // quiet takes what reads and writes tell.
@@ -93,7 +79,7 @@ func verify(t *testing.T, rdb *redis.Client, in usecase.VerifyInput) (migration.
 	copies := redisjobs.NewCopies(rdb)
 	found := map[thing]migration.Difference{}
 	total := int64(0)
-	report, err := usecase.Verify{Copies: copies, Comparison: copies, Load: copies, Clock: wallClock{}}.Do(t.Context(), in,
+	report, err := usecase.Verify{Copies: copies, Comparison: copies, Load: copies, Clock: systemclock.Clock{}}.Do(t.Context(), in,
 		func(p usecase.VerifyProgress) {
 			for _, d := range p.Found {
 				require.NotZero(t, d.Class)
