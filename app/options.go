@@ -50,7 +50,8 @@ func Options(c Config, s Streams) fx.Option {
 		telemetry.Module(), redisjobs.Module(), httpapi.Module(),
 		fx.Provide(
 			newDemo, authenticate, telemetrySettings, redisOptions, httpSettings, apiConfig, newIndexKeeper,
-			func(o *telemetry.Observer) ports.Observer { return o },
+			newPresence, fallbackCounter,
+			func(rdb *redis.Client) *redisjobs.MigrationState { return redisjobs.NewMigrationState(rdb) },
 			func() ports.JobIDs { return uuidv7.JobIDs{} },
 			func(rdb *redis.Client, m *telemetry.Metrics, o ports.Observer) (ports.JobRepository, ports.JobIndex) {
 				m.WatchRedis(rdb)
@@ -115,14 +116,15 @@ func httpSettings(c Config, m *telemetry.Metrics, log *zap.Logger) httpapi.Setti
 type needs struct {
 	fx.In
 
-	Gate   usecase.Gate
-	Jobs   ports.JobRepository
-	IDs    ports.JobIDs
-	Redis  redisjobs.HealthCheck
-	Index  *indexKeeper
-	Checks []ports.HealthCheck
-	Served *telemetry.Metrics
-	Log    *zap.Logger
+	Gate     usecase.Gate
+	Jobs     ports.JobRepository
+	IDs      ports.JobIDs
+	Redis    redisjobs.HealthCheck
+	Index    *indexKeeper
+	Presence *presence
+	Checks   []ports.HealthCheck
+	Served   *telemetry.Metrics
+	Log      *zap.Logger
 }
 
 func apiConfig(n needs) httpapi.Config {
@@ -130,7 +132,7 @@ func apiConfig(n needs) httpapi.Config {
 		Execute:  usecase.Execute{Gate: n.Gate, Jobs: n.Jobs, IDs: n.IDs},
 		GetJob:   usecase.GetJob{Gate: n.Gate, Jobs: n.Jobs},
 		ListJobs: usecase.ListJobs{Gate: n.Gate, Jobs: n.Jobs},
-		Checks:   append([]ports.HealthCheck{n.Redis, n.Index}, n.Checks...),
+		Checks:   append([]ports.HealthCheck{n.Redis, n.Index, n.Presence}, n.Checks...),
 		Requests: n.Served,
 		Log:      n.Log,
 	}

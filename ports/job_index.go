@@ -13,8 +13,8 @@ import (
 // JobIndex keeps the order in which jobs are listed in step with the jobs that are stored. Errors are those of
 // JobRepository.
 type JobIndex interface {
-	// ClaimEmpty marks the index complete where the storage holds nothing but its own turns to sweep, in one step with
-	// looking.
+	// ClaimEmpty marks the index complete where the storage holds nothing but what servers say of themselves, in one step
+	// with looking.
 	ClaimEmpty(ctx context.Context) error
 	// Complete tells whether every stored job is in its workspace's index.
 	Complete(ctx context.Context) (bool, error)
@@ -23,7 +23,7 @@ type JobIndex interface {
 	MarkComplete(ctx context.Context, process string) (bool, error)
 	// Batch brings the entries of the jobs at one position into line with their stored copies, each job in one step,
 	// and drops no entry of a stored job. dry changes nothing.
-	Batch(ctx context.Context, scope migration.IndexScope, at migration.IndexPosition, dry bool) (migration.IndexBatch, error)
+	Batch(ctx context.Context, scope migration.IndexScope, at migration.Position, dry bool) (migration.IndexBatch, error)
 	// Trim does the same for some entries of one workspace's index: the oldest, whose jobs are the first to have expired,
 	// and a few at random. more tells that others are worth a look. dry changes nothing.
 	Trim(ctx context.Context, ws workspace.ID, dry bool) (counts migration.IndexCounts, more bool, err error)

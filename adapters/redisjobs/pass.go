@@ -44,9 +44,19 @@ const (
 	trimCount = 32
 )
 
-// ClaimEmpty implements ports.JobIndex.
+// ClaimEmpty implements ports.JobIndex. It takes two round trips: a server that begins to beat in between leaves the claim
+// to whoever claims next.
 func (r *Repository) ClaimEmpty(ctx context.Context) error {
-	keys := []string{indexStateKey, sweepKey(migration.IndexOld), sweepKey(migration.IndexEntries)}
+	servers, err := r.rdb.ZRange(ctx, serversKey, 0, -1).Result()
+	if err != nil {
+		return translate(err)
+	}
+	keys := []string{
+		indexStateKey, sweepKey(migration.IndexOld), sweepKey(migration.IndexEntries), serversKey, phasesSeenKey, fallbackKey,
+	}
+	for _, id := range servers {
+		keys = append(keys, serverKey(id))
+	}
 	return translate(r.index.claimEmpty.Run(ctx, r.rdb, keys, indexComplete).Err())
 }
 
@@ -74,7 +84,7 @@ func (r *Repository) TakeSweep(
 
 // Batch implements ports.JobIndex.
 func (r *Repository) Batch(
-	ctx context.Context, scope migration.IndexScope, at migration.IndexPosition, dry bool,
+	ctx context.Context, scope migration.IndexScope, at migration.Position, dry bool,
 ) (migration.IndexBatch, error) {
 	pattern := map[migration.IndexScope]string{
 		migration.IndexAll: anyJobPattern, migration.IndexOld: oldOrIndexPattern, migration.IndexEntries: indexPattern,
@@ -86,7 +96,7 @@ func (r *Repository) Batch(
 		return migration.IndexBatch{}, translate(err)
 	}
 	keys, next := scan.Val()
-	batch := migration.IndexBatch{Process: processOf(info.Val()), Next: migration.IndexPosition(next)}
+	batch := migration.IndexBatch{Process: processOf(info.Val()), Next: migration.Position(next)}
 	var calls []indexCall
 	var old []job.ID
 	for _, key := range keys {

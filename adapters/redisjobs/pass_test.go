@@ -238,6 +238,14 @@ func TestClaimEmpty(t *testing.T) {
 				require.True(t, mine)
 			}
 		},
+		"servers that live and lived, and their hits": func(rdb *redis.Client) {
+			state := redisjobs.NewMigrationState(rdb)
+			for _, id := range []string{"one", "two", "gone"} {
+				require.NoError(t, state.Beat(t.Context(), migration.Server{ID: id, Phase: migration.DualWrite}))
+			}
+			require.NoError(t, rdb.Del(t.Context(), "ai:server:gone").Err())
+			require.NoError(t, state.AddHits(t.Context(), 1))
+		},
 		"a key": func(rdb *redis.Client) { require.NoError(t, rdb.Set(t.Context(), "any", "", 0).Err()) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -81,6 +81,13 @@ func TestScriptsNameTheirKeysAndArguments(t *testing.T) {
 				}
 			}
 			named := numbers(t, regexp.MustCompile(`(?m)^-- `+table+`\[(\d+)\] \S`).FindAllStringSubmatch(header, -1))
+			for _, rest := range regexp.MustCompile(`unpack\(`+table+`, (\d+)\)`).FindAllStringSubmatch(code, -1) {
+				from, err := strconv.Atoi(rest[1])
+				require.NoError(t, err)
+				for ; from <= len(named); from++ {
+					used = append(used, []string{"", strconv.Itoa(from)})
+				}
+			}
 			require.Equal(t, named, numbers(t, used), "%s: %s of the header against those of the code", name, table)
 			for i, n := range named {
 				require.Equal(t, i+1, n, "%s: %s", name, table)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -36,7 +37,8 @@ func migrateBackfillCommand(environ []string) *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
-	way.add(flags)
+	way.addChanging(flags)
+	way.addWorkspace(flags)
 	metrics.add(flags)
 	flags.StringVar(&to, "to", "new", "the schema in which missing copies are made: new, or old for the way back")
 	flags.IntVar(&batch, "batch-size", 100, "keys of one step")
@@ -106,7 +108,6 @@ func (s storage) backfill(
 		defer counted.push(ctx, counted.Backfill, progress)
 	}
 	result := backfillResult{To: in.To.String(), DryRun: in.DryRun}
-	bar := newProgress(progress)
 	began, process, err := s.state.Now(ctx)
 	if err != nil {
 		return &faultError{err}
@@ -115,11 +116,12 @@ func (s storage) backfill(
 	if err != nil {
 		return &faultError{err}
 	}
+	bar := newProgress(progress)
 	counts, done, err := pass.Do(ctx, in, func(p usecase.BackfillProgress) {
 		for _, c := range p.Copied {
 			counted.Count(c)
 		}
-		bar.tell(p.Fraction, p.Pace, p.Waiting, backfillLine(p.Counts, in.DryRun))
+		bar.tell(told{p.Fraction, p.Counts.Scanned, p.Pace, p.Waiting, backfillLine(p.Counts, in.DryRun)})
 		if verbose {
 			tellEach(progress, p)
 		}
@@ -127,7 +129,7 @@ func (s storage) backfill(
 	bar.end()
 	result.BackfillCounts, result.Done = counts, done
 	if err != nil {
-		return interrupted(err, backfillLine(counts, in.DryRun))
+		return interrupted(err, backfillLine(counts, in.DryRun), goesOn)
 	}
 	if done && !in.DryRun && (in.Restart || kept.IsZero()) {
 		if err := s.record(ctx, in, counts, began, process); err != nil {
@@ -154,7 +156,7 @@ func (s storage) backfill(
 
 // record keeps a whole pass for the gates.
 func (s storage) record(
-	ctx context.Context, in usecase.BackfillInput, counts migration.BackfillCounts, began timeOfStorage, process string,
+	ctx context.Context, in usecase.BackfillInput, counts migration.BackfillCounts, began time.Time, process string,
 ) error {
 	p := migration.PassOfBackfill(in.To, counts)
 	ended, now, err := s.state.Now(ctx)

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"os/user"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -30,25 +31,28 @@ import (
 const exitCodes = "Exit codes: 0 clean, 1 differences remain, 2 refused, 3 fault or interrupted.\n" +
 	"It reads REDIS_URL and RELAY_REDIS_* from the environment."
 
-type timeOfStorage = time.Time
-
-// passFlags are those of every pass that changes stored jobs.
+// passFlags are those that passes share.
 type passFlags struct {
 	dryRun, execute, asJSON bool
 	rate                    int
 	workspace               string
 }
 
-func (f *passFlags) add(flags *pflag.FlagSet) {
+// addChanging adds those of a pass that changes what is stored.
+func (f *passFlags) addChanging(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would be done and change nothing")
 	flags.BoolVar(&f.execute, "execute", false, "do it")
 	f.addReading(flags)
 }
 
-// addReading adds those of a pass that only reads, too.
+// addWorkspace adds that of a pass that may go through one workspace alone.
+func (f *passFlags) addWorkspace(flags *pflag.FlagSet) {
+	flags.StringVar(&f.workspace, "workspace", "", "the only workspace to look at")
+}
+
+// addReading adds those of every pass.
 func (f *passFlags) addReading(flags *pflag.FlagSet) {
 	flags.IntVar(&f.rate, "rate", 2000, "jobs a second at most; 0 is unlimited")
-	flags.StringVar(&f.workspace, "workspace", "", "the only workspace to look at")
 	flags.BoolVar(&f.asJSON, "json", false, "print the result as JSON")
 	flags.String(app.FlagName("REDIS_URL"), "", "the Redis server [REDIS_URL]")
 }
@@ -138,72 +142,127 @@ func refusal(err error) error {
 	return &faultError{err}
 }
 
-func interrupted(err error, soFar string) error {
+// What a run does that follows one that was interrupted.
+const (
+	goesOn     = "run it again to go on"
+	beginsAnew = "the next run begins anew"
+)
+
+// interrupted tells a run that its operator ended from one that a fault ended.
+func interrupted(err error, soFar, next string) error {
 	if fault.KindOf(err) == fault.Canceled || errors.Is(err, context.Canceled) {
-		return &faultError{fmt.Errorf("interrupted: %s; run it again to go on", soFar)}
+		return &faultError{fmt.Errorf("interrupted: %s; %s", soFar, next)}
 	}
 	return &faultError{fmt.Errorf("after %s: %w", soFar, err)}
 }
 
-// progress shows how far a pass is: a bar on a terminal, a line every few seconds elsewhere.
-type progress struct {
-	out   io.Writer
-	bar   *progressbar.ProgressBar
-	began time.Time
-	last  time.Time
-	from  float64 // the fraction that was behind the pass when it began
+// told is how far a pass is.
+type told struct {
+	fraction float64 // that is behind the pass, or behind the part of it that it is in
+	done     int64   // what its rate counts
+	pace     migration.Pace
+	waiting  bool
+	what     string
 }
 
-// wholeBar is how many parts a bar has.
-const wholeBar = 10_000
+// progress shows how far a pass is: a bar on a terminal, a line every few seconds elsewhere, also while a step lasts.
+type progress struct {
+	out    io.Writer
+	bar    *progressbar.ProgressBar
+	latest atomic.Pointer[told]
+	stop   chan struct{}
+	ended  chan struct{}
+
+	first told      // of the part that the pass is in
+	began time.Time // when that was
+	last  told      // what was shown last
+	shown time.Time // when that was
+}
+
+const (
+	// wholeBar is how many parts a bar has.
+	wholeBar     = 10_000
+	barInterval  = 500 * time.Millisecond
+	lineInterval = 5 * time.Second
+)
 
 func newProgress(out io.Writer) *progress {
-	p := &progress{out: out, began: time.Now(), last: time.Now(), from: -1}
+	p := &progress{out: out, stop: make(chan struct{}), ended: make(chan struct{}), shown: time.Now(), began: time.Now()}
+	interval := lineInterval
 	if f, ok := out.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+		interval = barInterval
 		p.bar = progressbar.NewOptions(wholeBar, progressbar.OptionSetWriter(out), progressbar.OptionSetWidth(30),
-			progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(200*time.Millisecond),
-			progressbar.OptionClearOnFinish())
+			progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false), progressbar.OptionClearOnFinish())
 	}
+	go func() {
+		defer close(p.ended)
+		tick := time.NewTicker(interval)
+		defer tick.Stop()
+		for {
+			select {
+			case at := <-tick.C:
+				if now := p.latest.Load(); now != nil {
+					p.show(*now, at)
+				}
+			case <-p.stop:
+				return
+			}
+		}
+	}()
 	return p
 }
 
-func (p *progress) tell(fraction float64, pace migration.Pace, waiting bool, what string) {
-	if p.from < 0 {
-		p.from = fraction
+// tell is called after each step.
+func (p *progress) tell(now told) { p.latest.Store(&now) }
+
+func (p *progress) show(now told, at time.Time) {
+	if now.fraction < p.last.fraction || p.first.what == "" { // another part began, or the pass began anew
+		p.first, p.began = now, at
 	}
-	if slowed := pace.Reason; slowed != "" {
-		if waiting {
-			what += ", held: " + slowed
-		} else {
-			what += ", slowed: " + slowed
-		}
+	line := fmt.Sprintf("%s, %.0f/s", now.what, float64(max(0, now.done-p.last.done))/at.Sub(p.shown).Seconds())
+	if slowed := now.pace.Reason; slowed != "" {
+		line += map[bool]string{true: ", held: ", false: ", slowed: "}[now.waiting] + slowed
 	}
+	if came := now.fraction - p.first.fraction; came > 0 {
+		left := time.Duration(float64(at.Sub(p.began)) * (1 - now.fraction) / came)
+		line += fmt.Sprintf(", about %s left", left.Round(time.Second))
+	}
+	p.last, p.shown = now, at
 	if p.bar != nil {
-		p.bar.Describe(what)
-		_ = p.bar.Set(int(fraction * wholeBar)) // a terminal that is gone takes nothing from the pass
+		p.bar.Describe(line)
+		_ = p.bar.Set(int(now.fraction * wholeBar)) // a terminal that is gone takes nothing from the pass
 		return
 	}
-	if now := time.Now(); now.Sub(p.last) >= progressInterval {
-		p.last = now
-		rest := ""
-		if done := fraction - p.from; done > 0 {
-			left := time.Duration(float64(now.Sub(p.began)) * (1 - fraction) / done)
-			rest = fmt.Sprintf(", about %s left", left.Round(time.Second))
-		}
-		_, _ = fmt.Fprintf(p.out, "%.1f %% %s%s\n", 100*fraction, what, rest) // as above
-	}
+	_, _ = fmt.Fprintf(p.out, "%.1f %% %s\n", 100*now.fraction, line) // as above
 }
 
+// end is called once, behind the last step.
 func (p *progress) end() {
+	close(p.stop)
+	<-p.ended
 	if p.bar != nil {
 		_ = p.bar.Finish() // as above
 	}
+}
+
+func wouldBe(dryRun bool) string {
+	if dryRun {
+		return "would be "
+	}
+	return ""
 }
 
 // row is a line of the table that a command ends with.
 type row struct {
 	what  string
 	value any
+}
+
+func yes(is bool) string {
+	if is {
+		return "yes"
+	}
+	return "no"
 }
 
 func printResult(w io.Writer, asJSON bool, result any, rows []row) error {

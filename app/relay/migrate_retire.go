@@ -30,7 +30,8 @@ func migrateRetireCommand(environ []string) *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
-	way.add(flags)
+	way.addChanging(flags)
+	way.addWorkspace(flags)
 	flags.StringVar(&force, "force", "", "the reason why a closed gate does not matter; it is kept")
 	flags.IntVar(&batch, "batch-size", 100, "keys of one step")
 	flags.BoolVar(&restart, "restart", false, "forget where an earlier run ended")
@@ -67,7 +68,7 @@ func (s storage) retire(ctx context.Context, in usecase.RetireInput, asJSON bool
 	bar := newProgress(progress)
 	pass := usecase.Retire{Keys: s.copies, Old: s.old, Load: s.copies, Clock: systemclock.Clock{}, Gates: s.gates}
 	counts, err := pass.Do(ctx, in, func(p usecase.RetireProgress) {
-		bar.tell(p.Fraction, p.Pace, p.Waiting, retireLine(p.Counts, in.DryRun))
+		bar.tell(told{p.Fraction, p.Counts.Scanned, p.Pace, p.Waiting, retireLine(p.Counts, in.DryRun)})
 	})
 	bar.end()
 	if closed := (*migration.ClosedError)(nil); errors.As(err, &closed) {
@@ -77,7 +78,7 @@ func (s storage) retire(ctx context.Context, in usecase.RetireInput, asJSON bool
 		return closed
 	}
 	if err != nil {
-		return interrupted(err, retireLine(counts, in.DryRun))
+		return interrupted(err, retireLine(counts, in.DryRun), goesOn)
 	}
 	result := retireResult{RetireCounts: counts, DryRun: in.DryRun}
 	if err := printResult(out, asJSON, result, result.rows()); err != nil {

@@ -43,7 +43,7 @@ func migrateStatusCommand(environ []string) *cobra.Command {
 			}
 			report, err := status.Do(ctx, in, nil)
 			if err != nil {
-				return interrupted(err, "nothing to tell")
+				return interrupted(err, "nothing to tell", beginsAnew)
 			}
 			return printResult(cmd.OutOrStdout(), asJSON, report, statusRows(report))
 		})
@@ -57,17 +57,16 @@ func statusRows(r usecase.StatusReport) []row {
 		about = "about "
 	}
 	jobs := r.Jobs.Whole()
-	yes := map[bool]string{true: "yes", false: "no"}
 	rows := []row{
 		{"phase", r.Phase},
 		{"jobs in old alone", fmt.Sprint(about, jobs.Old)},
 		{"jobs in new alone", fmt.Sprint(about, jobs.New)},
 		{"jobs in both", fmt.Sprint(about, jobs.Both)},
 		{"keys of no job", fmt.Sprint(about, jobs.Strange)},
-		{"index complete", yes[r.Indexed]},
+		{"index complete", yes(r.Indexed)},
 		{"queue entries", fmt.Sprintf("%d, bare %d of %d looked at", r.Queue.Entries, r.Queue.Bare, r.Queue.Looked)},
 		{"live servers", len(r.Servers)},
-		{"servers differ", yes[r.Differ]},
+		{"servers differ", yes(r.Differ)},
 		{"fallback hits", r.Hits},
 	}
 	for _, g := range r.Gates {

@@ -35,6 +35,7 @@ func migrateVerifyCommand(environ []string) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	way.addReading(flags)
+	way.addWorkspace(flags)
 	flags.IntVar(&sample, "sample", 1, "compare one of so many jobs; 1 is all")
 	flags.DurationVar(&lag, "index-lag", 2*time.Minute, "how long an index entry may be wrong: a sweep follows writers that know no index")
 	flags.StringArrayVar(&accepted, "accept", nil, "CLASS=N: so many differences of a class are known and stay")
@@ -105,11 +106,11 @@ func (s storage) verify(
 	bar := newProgress(progress)
 	pass := usecase.Verify{Copies: s.copies, Comparison: s.copies, Load: s.copies, Clock: systemclock.Clock{}}
 	report, err := pass.Do(ctx, in, func(p usecase.VerifyProgress) {
-		bar.tell(p.Fraction, p.Pace, p.Waiting, fmt.Sprintf("%s: %s", p.Part, verifyLine(p.Report)))
+		bar.tell(told{p.Fraction, verified(p.Report), p.Pace, p.Waiting, fmt.Sprintf("%s: %s", p.Part, verifyLine(p.Report))})
 	})
 	bar.end()
 	if err != nil {
-		return interrupted(err, verifyLine(report))
+		return interrupted(err, verifyLine(report), beginsAnew)
 	}
 	if record {
 		if err := s.gates.Record(ctx, s.command, migration.PassOfVerify(in.Phase, report, accept)); err != nil {
@@ -124,6 +125,11 @@ func (s storage) verify(
 		return errRemains
 	}
 	return nil
+}
+
+// verified is how much was looked at.
+func verified(r migration.VerifyReport) int64 {
+	return r.Jobs + r.IndexEntries + r.QueueEntries + r.IdempotencyKeys
 }
 
 func verifyLine(r migration.VerifyReport) string {
@@ -155,5 +161,5 @@ func (r verifyResult) rows() []row {
 			rows = append(rows, row{class.String(), fmt.Sprintf("%d, the oldest %s, such as %s", t.Count, age.Round(time.Second), example)})
 		}
 	}
-	return append(rows, row{"clean", map[bool]string{true: "yes", false: "no"}[r.Clean]})
+	return append(rows, row{"clean", yes(r.Clean)})
 }

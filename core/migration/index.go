@@ -2,10 +2,6 @@ package migration
 
 import "github.com/relay-jobs/relay/core/workspace"
 
-// IndexPosition is a place in a pass through the stored keys. It belongs to the server process that gave it. The zero
-// position is the start.
-type IndexPosition uint64
-
 // IndexScope says what a pass goes through.
 type IndexScope uint8
 
@@ -55,5 +51,5 @@ type IndexBatch struct {
 
 	Process string         // names the server process that gave Next
 	Indexes []workspace.ID // whose indexes were met: they are to be trimmed
-	Next    IndexPosition
+	Next    Position
 }

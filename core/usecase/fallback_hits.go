@@ -48,11 +48,13 @@ type FlushFallbackHits struct {
 func (u FlushFallbackHits) Run(ctx context.Context) {
 	for ended := false; !ended; {
 		ended = u.Clock.Sleep(ctx, flushInterval) != nil
-		u.flush(context.WithoutCancel(ctx))
+		u.flush(ctx)
 	}
 }
 
 func (u FlushFallbackHits) flush(ctx context.Context) {
+	ctx, cancel := lastWords(ctx)
+	defer cancel()
 	n := u.Counter.waiting.Swap(0)
 	if n == 0 {
 		return

@@ -2,6 +2,7 @@ package usecase
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/relay-jobs/relay/core/fault"
@@ -20,7 +21,11 @@ type GateKeeper struct {
 
 // State decides about one gate.
 func (u GateKeeper) State(ctx context.Context, g migration.Gate) (migration.GateState, error) {
-	f, err := u.Facts.Facts(ctx, gateEntries)
+	entries := int64(0) // looking at them takes long
+	if slices.Contains(g.Conditions(), migration.ConditionQueue) {
+		entries = gateEntries
+	}
+	f, err := u.Facts.Facts(ctx, entries)
 	if err != nil {
 		return migration.GateState{}, err //nolint:wrapcheck // already a fault
 	}

@@ -2,6 +2,7 @@ package usecase
 
 import (
 	"context"
+	"time"
 
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/ports"
@@ -28,7 +29,14 @@ func (u Heartbeat) Run(ctx context.Context) {
 			u.Failed(err)
 		}
 	}
-	if err := u.Servers.Leave(context.WithoutCancel(ctx), u.Server); err != nil {
+	ctx, cancel := lastWords(ctx)
+	defer cancel()
+	if err := u.Servers.Leave(ctx, u.Server); err != nil {
 		u.Failed(err)
 	}
+}
+
+// lastWords is for what is said when ctx has ended: a storage that does not listen holds up nobody's end for long.
+func lastWords(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 }

@@ -21,11 +21,16 @@ type IndexJobsInput struct {
 	Rate   int // jobs and entries a second at most; 0 for no bound
 }
 
+// IndexJobsProgress is told after each step.
+type IndexJobsProgress struct {
+	Counts   migration.IndexCounts
+	Fraction float64 // of the keyspace that is behind the pass
+}
+
 // Do goes through the whole scope in one server process: positions of another are worthless, so that the pass starts
 // over where the process changed under it. A pass over everything that was no dry run ends with a complete index.
-// progress, where it is not nil, is told the counts so far after each step.
 func (u IndexJobs) Do(
-	ctx context.Context, in IndexJobsInput, progress func(migration.IndexCounts),
+	ctx context.Context, in IndexJobsInput, progress func(IndexJobsProgress),
 ) (migration.IndexCounts, error) {
 	p := indexPass{IndexJobs: u, in: in, progress: progress, started: u.Clock.Now()}
 	for {
@@ -72,11 +77,11 @@ const (
 type indexPass struct {
 	IndexJobs
 	in       IndexJobsInput
-	progress func(migration.IndexCounts)
+	progress func(IndexJobsProgress)
 	started  time.Time
 	paced    int64 // jobs and entries since started, and what finding them cost; of a pass that started over too
 
-	at      migration.IndexPosition
+	at      migration.Position
 	process string
 	counts  migration.IndexCounts
 }
@@ -86,7 +91,7 @@ func (p *indexPass) step(ctx context.Context, c migration.IndexCounts) error {
 	p.counts = p.counts.Add(c)
 	p.paced += c.Scanned + c.Entries
 	if p.progress != nil {
-		p.progress(p.counts)
+		p.progress(IndexJobsProgress{Counts: p.counts, Fraction: p.at.Fraction()})
 	}
 	if p.in.Rate <= 0 {
 		return nil

@@ -59,7 +59,7 @@ func (r indexRig) pass() usecase.IndexJobs {
 }
 
 // step is one batch: of these many keys that were mended, by this process, with this place behind it.
-func step(scanned int64, process string, next migration.IndexPosition, met ...workspace.ID) migration.IndexBatch {
+func step(scanned int64, process string, next migration.Position, met ...workspace.ID) migration.IndexBatch {
 	return migration.IndexBatch{
 		IndexCounts: migration.IndexCounts{Scanned: scanned, Mended: scanned}, Process: process, Next: next, Indexes: met,
 	}
@@ -68,7 +68,7 @@ func step(scanned int64, process string, next migration.IndexPosition, met ...wo
 // batches expects these steps in order, each asked for at the place behind the one before, and gives their calls.
 func (r indexRig) batches(scope migration.IndexScope, dry bool, steps ...migration.IndexBatch) []*gomock.Call {
 	var calls []*gomock.Call
-	at := migration.IndexPosition(0)
+	at := migration.Position(0)
 	for _, s := range steps {
 		calls = append(calls, r.EXPECT().Batch(gomock.Any(), scope, at, dry).Return(s, nil))
 		at = s.Next
@@ -86,7 +86,9 @@ func TestIndexJobsGoesThroughAllAndThenMarksTheIndexComplete(t *testing.T) {
 	steps := r.batches(migration.IndexAll, false, step(3, "p", 7), step(0, "p", 5), step(4, "p", 0))
 	gomock.InOrder(append(steps, r.EXPECT().MarkComplete(gomock.Any(), "p").Return(true, nil))...)
 	var told []int64
-	counts, err := r.pass().Do(t.Context(), everything(0), func(c migration.IndexCounts) { told = append(told, c.Scanned) })
+	counts, err := r.pass().Do(t.Context(), everything(0), func(p usecase.IndexJobsProgress) {
+		told = append(told, p.Counts.Scanned)
+	})
 	require.NoError(t, err)
 	require.Equal(t, migration.IndexCounts{Scanned: 7, Mended: 7}, counts)
 	require.Equal(t, []int64{3, 3, 7}, told, "the counts so far")
@@ -118,7 +120,7 @@ func TestIndexJobsMarksNothingCompleteBehindLessThanAWholePass(t *testing.T) {
 			in: everything(0), fails: true, kind: fault.Unavailable,
 			setup: func(r indexRig) {
 				r.batches(migration.IndexAll, false, step(1, "p", 2))
-				r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.IndexPosition(2), false).
+				r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.Position(2), false).
 					Return(step(0, "p", 0), broken)
 			},
 		},
@@ -166,7 +168,7 @@ func TestIndexJobsStartsOverInAnotherProcess(t *testing.T) {
 	t.Parallel()
 	r := newIndexRig(t)
 	const all = migration.IndexAll
-	at := func(p migration.IndexPosition, give migration.IndexBatch) *gomock.Call {
+	at := func(p migration.Position, give migration.IndexBatch) *gomock.Call {
 		return r.EXPECT().Batch(gomock.Any(), all, p, false).Return(give, nil)
 	}
 	gomock.InOrder(
@@ -189,11 +191,11 @@ func TestIndexJobsTrimsEachIndexForAsLongAsItIsWorthIt(t *testing.T) {
 		dropped := migration.IndexCounts{Entries: 100, Dropped: 100}
 		const old = migration.IndexOld
 		gomock.InOrder(
-			r.EXPECT().Batch(gomock.Any(), old, migration.IndexPosition(0), dry).Return(step(1, "p", 9, r.acme, r.neighbour), nil),
+			r.EXPECT().Batch(gomock.Any(), old, migration.Position(0), dry).Return(step(1, "p", 9, r.acme, r.neighbour), nil),
 			r.EXPECT().Trim(gomock.Any(), r.acme, dry).Return(dropped, true, nil).Times(2),
 			r.EXPECT().Trim(gomock.Any(), r.acme, dry).Return(migration.IndexCounts{Entries: 100, Dropped: 1}, false, nil),
 			r.EXPECT().Trim(gomock.Any(), r.neighbour, dry).Return(migration.IndexCounts{}, false, nil),
-			r.EXPECT().Batch(gomock.Any(), old, migration.IndexPosition(9), dry).Return(step(1, "p", 0), nil),
+			r.EXPECT().Batch(gomock.Any(), old, migration.Position(9), dry).Return(step(1, "p", 0), nil),
 		)
 		counts, err := r.pass().Do(t.Context(), usecase.IndexJobsInput{Scope: old, DryRun: dry}, nil)
 		require.NoError(t, err)
@@ -204,7 +206,7 @@ func TestIndexJobsTrimsEachIndexForAsLongAsItIsWorthIt(t *testing.T) {
 func TestIndexJobsKeepsItsRateOverTheWholePass(t *testing.T) {
 	t.Parallel()
 	r := newIndexRig(t)
-	first := r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.IndexPosition(0), false).Return(step(50, "p", 1, r.acme), nil)
+	first := r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.Position(0), false).Return(step(50, "p", 1, r.acme), nil)
 	gomock.InOrder(
 		first,
 		// Entries count as jobs do. This step takes 700 ms by itself, 500 more than its 20 jobs and entries are due.
@@ -213,8 +215,8 @@ func TestIndexJobsKeepsItsRateOverTheWholePass(t *testing.T) {
 				r.clock.now = r.clock.now.Add(700 * time.Millisecond)
 				return migration.IndexCounts{Entries: 20}, false, nil
 			}),
-		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.IndexPosition(1), false).Return(step(80, "p", 2), nil),
-		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.IndexPosition(2), false).Return(step(0, "p", 0), nil),
+		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.Position(1), false).Return(step(80, "p", 2), nil),
+		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.Position(2), false).Return(step(0, "p", 0), nil),
 		r.EXPECT().MarkComplete(gomock.Any(), "p").Return(true, nil),
 	)
 	_, err := r.pass().Do(t.Context(), everything(100), nil)
@@ -226,13 +228,13 @@ func TestIndexJobsKeepsItsRateOverTheWholePass(t *testing.T) {
 func TestIndexJobsCatchesUpOnASecondAtMost(t *testing.T) {
 	t.Parallel()
 	r := newIndexRig(t)
-	slow := func(context.Context, migration.IndexScope, migration.IndexPosition, bool) {
+	slow := func(context.Context, migration.IndexScope, migration.Position, bool) {
 		r.clock.now = r.clock.now.Add(time.Minute)
 	}
 	gomock.InOrder(
-		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.IndexPosition(0), false).Do(slow).Return(step(75, "p", 1), nil),
-		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.IndexPosition(1), false).Return(step(75, "p", 2), nil),
-		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.IndexPosition(2), false).Return(step(75, "p", 0), nil),
+		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.Position(0), false).Do(slow).Return(step(75, "p", 1), nil),
+		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.Position(1), false).Return(step(75, "p", 2), nil),
+		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.Position(2), false).Return(step(75, "p", 0), nil),
 		r.EXPECT().MarkComplete(gomock.Any(), "p").Return(true, nil),
 	)
 	_, err := r.pass().Do(t.Context(), everything(100), nil)

@@ -25,7 +25,11 @@ func (u SweepIndex) Run(ctx context.Context) {
 		return
 	}
 	tick := u.Interval / 4
-	defer u.take(context.WithoutCancel(ctx), 0) //nolint:errcheck // it ends by itself soon
+	defer func() {
+		ctx, cancel := lastWords(ctx)
+		defer cancel()
+		_, _ = u.take(ctx, 0) // it ends by itself soon
+	}()
 	var next time.Time
 	for ctx.Err() == nil {
 		mine, err := u.take(ctx, 2*tick)
@@ -69,7 +73,7 @@ func (u SweepIndex) sweep(ctx context.Context, turn time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	mine, lost := true, error(nil)
-	_, err := u.Jobs.Do(ctx, IndexJobsInput{Scope: u.scope(), Rate: u.Rate}, func(migration.IndexCounts) {
+	_, err := u.Jobs.Do(ctx, IndexJobsInput{Scope: u.scope(), Rate: u.Rate}, func(IndexJobsProgress) {
 		if mine, lost = u.take(ctx, turn); !mine {
 			cancel() // another server sweeps by now
 		}

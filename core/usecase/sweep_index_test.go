@@ -65,7 +65,7 @@ func (s *sweeping) givenUp() *gomock.Call {
 
 func (s *sweeping) claim() *gomock.Call { return s.EXPECT().ClaimEmpty(gomock.Any()).Return(nil) }
 
-func (s *sweeping) batch(next migration.IndexPosition) *gomock.Call {
+func (s *sweeping) batch(next migration.Position) *gomock.Call {
 	return s.EXPECT().Batch(gomock.Any(), s.scope, gomock.Any(), false).Return(step(10, "p", next), nil)
 }
 
@@ -143,7 +143,7 @@ func TestSweepTellsOfAPassThatFailedAndGoesOn(t *testing.T) {
 		s.turn(true, nil), s.EXPECT().ClaimEmpty(gomock.Any()).Return(errs[1]),
 		s.turn(true, nil), s.turn(true, nil), s.turn(true, nil),
 		s.turn(true, nil), s.claim(),
-		s.EXPECT().Batch(gomock.Any(), s.scope, migration.IndexPosition(0), false).Return(migration.IndexBatch{}, errs[2]),
+		s.EXPECT().Batch(gomock.Any(), s.scope, migration.Position(0), false).Return(migration.IndexBatch{}, errs[2]),
 		s.turn(true, nil),
 		s.givenUp(),
 	)
@@ -157,7 +157,7 @@ func TestSweepStartsOnceInAnInterval(t *testing.T) {
 	s := newSweeping(t, migration.Legacy, 3)
 	gomock.InOrder(
 		s.turn(true, nil), s.claim(), s.batch(0).Do(
-			func(context.Context, migration.IndexScope, migration.IndexPosition, bool) {
+			func(context.Context, migration.IndexScope, migration.Position, bool) {
 				s.clock.now = s.clock.now.Add(50 * time.Second)
 			}), s.turn(true, nil),
 		s.turn(true, nil),

@@ -38,7 +38,7 @@ func (m *MockJobIndex) EXPECT() *MockJobIndexMockRecorder {
 }
 
 // Batch mocks base method.
-func (m *MockJobIndex) Batch(ctx context.Context, scope migration.IndexScope, at migration.IndexPosition, dry bool) (migration.IndexBatch, error) {
+func (m *MockJobIndex) Batch(ctx context.Context, scope migration.IndexScope, at migration.Position, dry bool) (migration.IndexBatch, error) {
 	m.ctrl.T.Helper()
 	ret := m.ctrl.Call(m, "Batch", ctx, scope, at, dry)
 	ret0, _ := ret[0].(migration.IndexBatch)

@@ -1,0 +1,101 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"sync"
+	"time"
+
+	"go.uber.org/fx"
+	"go.uber.org/zap"
+
+	"github.com/relay-jobs/relay/adapters/redisjobs"
+	"github.com/relay-jobs/relay/adapters/systemclock"
+	"github.com/relay-jobs/relay/adapters/telemetry"
+	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/core/usecase"
+	"github.com/relay-jobs/relay/ports"
+)
+
+// presence tells the migration's gates of this server: that it lives and in which phase, and how many of its reads fell
+// back to an old copy.
+//
+// A server is not ready before its first beat: else a gate could open over its head.
+type presence struct {
+	*question
+
+	phase migration.Phase
+	gates usecase.GateKeeper
+	beat  usecase.Heartbeat
+	log   *zap.Logger
+	asked bool // whether the gate was
+}
+
+// newPresence appends its hooks as newIndexKeeper does: the last request was answered when it ends.
+func newPresence(
+	lc fx.Lifecycle, c Config, state *redisjobs.MigrationState, counter *usecase.FallbackCounter, log *zap.Logger,
+) *presence {
+	clock := systemclock.Clock{}
+	p := &presence{
+		phase: c.Phase, gates: usecase.GateKeeper{Facts: state, Log: state}, log: log,
+		beat: usecase.Heartbeat{
+			Servers: state, Clock: clock,
+			Server: migration.Server{
+				ID: serverID(), Phase: c.Phase, Version: BuildInfo().Version, Started: clock.Now().UTC().Truncate(time.Second),
+			},
+			Failed: func(err error) { log.Warn("heartbeat failed", reason(err)) },
+		},
+	}
+	p.question = &question{name: "heartbeat", ask: p.announce, log: log}
+	hits := usecase.FlushFallbackHits{
+		Counter: counter, Hits: state, Clock: clock,
+		Failed: func(err error) { log.Warn("fallback hits were not kept", reason(err)) },
+	}
+	inBackground(lc, p.question, func(ctx context.Context) {
+		var ends sync.WaitGroup
+		ends.Go(func() { p.beat.Run(ctx) })
+		ends.Go(func() { hits.Run(ctx) })
+		ends.Wait()
+	})
+	return p
+}
+
+// serverID tells operators where a server runs; what is random in it sets apart those of one machine.
+func serverID() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return host + "/" + rand.Text()
+}
+
+// announce warns where the server passes a closed gate, once, and beats for the first time.
+func (p *presence) announce(ctx context.Context) error {
+	if !p.asked {
+		state, closed, err := p.gates.AtStart(ctx, p.phase)
+		if err != nil {
+			return err //nolint:wrapcheck // already a fault
+		}
+		p.asked = true
+		if closed {
+			conditions := make([]string, len(state.Reasons))
+			for i, r := range state.Reasons {
+				conditions[i] = r.Condition.String()
+			}
+			p.log.Warn("serving behind a closed gate; `relay migrate status` says why",
+				zap.Stringer("gate", state.Gate), zap.Strings("closed_by", conditions))
+		}
+	}
+	return p.beat.First(ctx) //nolint:wrapcheck // already a fault
+}
+
+// fallbackCounter counts in front of everything else that is told of reads. Where a phase reads one schema alone no read
+// falls back.
+func fallbackCounter(c Config, o *telemetry.Observer) (*usecase.FallbackCounter, ports.Observer) {
+	counter := &usecase.FallbackCounter{Observer: o}
+	if c.Phase.ReadsOld() && c.Phase.ReadsNew() {
+		return counter, counter
+	}
+	return counter, o
+}
