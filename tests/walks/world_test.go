@@ -82,7 +82,7 @@ func (a *alarms) DualWritten(_ workspace.ID, ok bool) {
 func pass(
 	ctx context.Context, index *redisjobs.Repository, in usecase.IndexJobsInput, progress func(),
 ) (migration.IndexCounts, error) {
-	return usecase.IndexJobs{Index: index, Clock: systemclock.Clock{}}.Do(ctx, in, func(migration.IndexCounts) {
+	return usecase.IndexJobs{Index: index, Clock: systemclock.Clock{}}.Do(ctx, in, func(usecase.IndexJobsProgress) {
 		if progress != nil {
 			progress()
 		}

@@ -4,6 +4,7 @@ package redisproxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -172,9 +173,12 @@ func (p *Proxy) Replies() int {
 }
 
 // exchangeOf begins the exchange of one command: it may be the one that the fault strikes.
-func (p *Proxy) exchangeOf(command string) exchange {
-	switch command {
+func (p *Proxy) exchangeOf(command frame) exchange {
+	switch strings.ToUpper(string(command.first)) {
 	case "HELLO", "AUTH", "SELECT", "CLIENT", "READONLY", "PING":
+		return exchange{}
+	}
+	if bytes.Contains(command.raw, []byte("ai:server")) || bytes.Contains(command.raw, []byte("ai:fallback-hits")) {
 		return exchange{}
 	}
 	p.mu.Lock()
@@ -272,7 +276,7 @@ func (p *Proxy) passCommands(client, server net.Conn, waiting chan<- exchange) {
 		if err != nil {
 			return
 		}
-		e := p.exchangeOf(strings.ToUpper(string(command.first)))
+		e := p.exchangeOf(command)
 		if e.fault != nil && e.fault.plan.Point == BeforeCommand {
 			e.begun()
 			if e.fault.plan.How != Hold {

@@ -19,13 +19,12 @@ import (
 // expiry and content. The bytes of DUMP would not do, because they depend on what was read since.
 type Keyspace map[string]string
 
-// aboutServers matches what servers say of themselves, when the clock tells them to.
-func aboutServers(key string) bool {
+// AboutServers tells whether servers say something of themselves under a key. They do so by the clock, without a request.
+func AboutServers(key string) bool {
 	return key == "ai:servers" || strings.HasPrefix(key, "ai:server:") || key == "ai:phases-seen" || key == "ai:fallback-hits"
 }
 
-// Dump reads all keys that match a pattern, "*" for all, but for those by which servers tell of themselves: these change
-// without a request.
+// Dump reads all keys that match a pattern, "*" for all, but for those that are AboutServers.
 func Dump(tb testing.TB, rdb *redis.Client, pattern string) Keyspace {
 	tb.Helper()
 	out := Keyspace{}
@@ -38,7 +37,7 @@ func Dump(tb testing.TB, rdb *redis.Client, pattern string) Keyspace {
 		keys = append(keys, it.Val())
 	}
 	slices.Sort(keys)
-	keys = slices.DeleteFunc(keys, aboutServers)
+	keys = slices.DeleteFunc(keys, AboutServers)
 	for _, key := range slices.Compact(keys) {
 		if content, ok := dumpKey(tb, rdb, key); ok {
 			out[key] = content
