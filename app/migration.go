@@ -75,7 +75,7 @@ func (p *presence) announce(ctx context.Context) error {
 	if !p.asked {
 		state, closed, err := p.gates.AtStart(ctx, p.phase)
 		if err != nil {
-			return err //nolint:wrapcheck // already a fault
+			return err
 		}
 		p.asked = true
 		if closed {
@@ -87,7 +87,7 @@ func (p *presence) announce(ctx context.Context) error {
 				zap.Stringer("gate", state.Gate), zap.Strings("closed_by", conditions))
 		}
 	}
-	return p.beat.First(ctx) //nolint:wrapcheck // already a fault
+	return p.beat.First(ctx)
 }
 
 // fallbackCounter counts in front of everything else that is told of reads. Where a phase reads one schema alone no read

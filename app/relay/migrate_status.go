@@ -69,6 +69,9 @@ func statusRows(r usecase.StatusReport) []row {
 		{"servers differ", yes(r.Differ)},
 		{"fallback hits", r.Hits},
 	}
+	for _, server := range r.Servers {
+		rows = append(rows, row{"live server", fmt.Sprintf("%q in %s", server.ID, server.Phase)}) // quoted: it is stored text
+	}
 	for _, g := range r.Gates {
 		state := "open"
 		if !g.Open {

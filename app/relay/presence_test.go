@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"os"
@@ -70,6 +71,9 @@ func TestServersTellOfThemselves(t *testing.T) {
 	left, err := rdb.PTTL(t.Context(), "ai:server:"+s.Servers[0].ID).Result()
 	require.NoError(t, err)
 	require.Positive(t, left, "who ends without a word is forgotten")
+
+	_, table, _ := harness.Run(t, dualWrite(server.URL()), "migrate", "status")
+	require.Contains(t, table, fmt.Sprintf("%q in dual write\n", s.Servers[0].ID))
 
 	second := serve(strictNew(server.URL()))
 	s = statusOf(t, dualWrite(server.URL()))
