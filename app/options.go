@@ -53,9 +53,15 @@ func Options(c Config, s Streams) fx.Option {
 			newPresence, fallbackCounter,
 			func(rdb *redis.Client) *redisjobs.MigrationState { return redisjobs.NewMigrationState(rdb) },
 			func() ports.JobIDs { return uuidv7.JobIDs{} },
-			func(rdb *redis.Client, m *telemetry.Metrics, o ports.Observer) (ports.JobRepository, ports.JobIndex) {
+			func(
+				rdb *redis.Client, m *telemetry.Metrics, t *telemetry.Tracing, o ports.Observer,
+			) (ports.JobRepository, ports.JobIndex) {
 				m.WatchRedis(rdb)
+				t.WatchRedis(rdb)
 				r := router.New(rdb, c.Phase, redisjobs.Options{Retention: c.Retention, Observer: o})
+				m.WatchStorage(telemetry.Storage{
+					Load: redisjobs.NewCopies(rdb), Backlog: redisjobs.NewBacklog(rdb), Index: r,
+				})
 				return r, r
 			},
 			func(auth ports.AuthProvider, o ports.Observer) usecase.Gate {
@@ -85,7 +91,10 @@ func BuildInfo() telemetry.Build {
 }
 
 func telemetrySettings(c Config, s Streams) telemetry.Settings {
-	return telemetry.Settings{Output: s.Log, Level: c.LogLevel, Build: BuildInfo(), WorkspaceLabels: c.WorkspaceLabels}
+	return telemetry.Settings{
+		Output: s.Log, Level: c.LogLevel, Build: BuildInfo(), Phase: c.Phase, WorkspaceLabels: c.WorkspaceLabels,
+		Traces: telemetry.TraceSettings{Endpoint: c.TraceEndpoint, Ratio: c.TraceRatio},
+	}
 }
 
 func redisOptions(c Config, d *demo) redisjobs.ConnectOptions {
@@ -124,6 +133,7 @@ type needs struct {
 	Presence *presence
 	Checks   []ports.HealthCheck
 	Served   *telemetry.Metrics
+	Traced   *telemetry.Tracing
 	Log      *zap.Logger
 }
 
@@ -134,6 +144,7 @@ func apiConfig(n needs) httpapi.Config {
 		ListJobs: usecase.ListJobs{Gate: n.Gate, Jobs: n.Jobs},
 		Checks:   append([]ports.HealthCheck{n.Redis, n.Index, n.Presence}, n.Checks...),
 		Requests: n.Served,
+		Tracer:   n.Traced.Tracer(),
 		Log:      n.Log,
 	}
 }

@@ -221,7 +221,7 @@ func (p *progress) show(now told, at time.Time) {
 	}
 	line := fmt.Sprintf("%s, %.0f/s", now.what, float64(max(0, now.done-p.last.done))/at.Sub(p.shown).Seconds())
 	if slowed := now.pace.Reason; slowed != "" {
-		line += map[bool]string{true: ", held: ", false: ", slowed: "}[now.waiting] + slowed
+		line += map[bool]string{true: ", held: ", false: ", slowed: "}[now.waiting] + string(slowed)
 	}
 	if came := now.fraction - p.first.fraction; came > 0 {
 		left := time.Duration(float64(at.Sub(p.began)) * (1 - now.fraction) / came)
