@@ -55,7 +55,7 @@ func NewCopies(rdb redis.UniversalClient) *Copies {
 
 // copyJobSource is copy_job.lua behind the parts that it needs.
 func copyJobSource() string {
-	return versionSource + placeSource + statesSource + entriesSource + mendSource + contentsSource + copySource
+	return versionSource + withoutRevSource + placeSource + statesSource + entriesSource + mendSource + contentsSource + copySource
 }
 
 // Keys implements ports.JobCopies. It takes two round trips.
@@ -165,7 +165,7 @@ func (c *Copies) Copy(
 	}
 	replies, err := evalEach(ctx, c.rdb, c.copy, len(jobs), func(i int) ([]string, []any) {
 		ref := jobs[i]
-		return append(indexedKeys(ref.Workspace, ref.ID), queueKey),
+		return append(indexedKeys(ref.Workspace, ref.ID), queueKey, withoutRevKey),
 			[]any{ref.Workspace.String(), ref.ID.String(), ref.ID.SortBytes(), to.String(), flag}
 	})
 	if err != nil {

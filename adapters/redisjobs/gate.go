@@ -99,13 +99,14 @@ func (m *MigrationState) AuditTrail(ctx context.Context, n int64) ([]migration.A
 // Facts implements ports.GateFacts.
 func (m *MigrationState) Facts(ctx context.Context, entries int64) (migration.Facts, error) {
 	var now *redis.TimeCmd
-	var info *redis.StringCmd
+	var info, withoutRev *redis.StringCmd
 	var passes, ids *redis.StringSliceCmd
 	var seen, hits *redis.MapStringStringCmd
 	err := pipelined(ctx, m.rdb, func(p redis.Pipeliner) {
 		now, info = p.Time(ctx), p.Info(ctx, "server")
 		passes, ids = p.LRange(ctx, passesKey, 0, keptPasses-1), p.ZRange(ctx, serversKey, 0, -1)
 		seen, hits = p.HGetAll(ctx, phasesSeenKey), p.HGetAll(ctx, fallbackKey)
+		withoutRev = p.Get(ctx, withoutRevKey)
 	})
 	if err == nil {
 		err = errors.Join(passes.Err(), ids.Err(), seen.Err(), hits.Err()) // of another type: nothing can be told
@@ -115,7 +116,7 @@ func (m *MigrationState) Facts(ctx context.Context, entries int64) (migration.Fa
 	}
 	f := migration.Facts{
 		Now: now.Val().UTC(), Process: processOf(info.Val()), Seen: phasesSeen(seen.Val()),
-		LastFallback: microTime(hits.Val()["last"]),
+		LastFallback: microTime(hits.Val()["last"]), WithoutRev: microTime(withoutRev.Val()),
 	}
 	if text, ok := hits.Val()["count"]; ok {
 		if f.FallbackHits, err = strconv.ParseInt(text, 10, 64); err != nil {

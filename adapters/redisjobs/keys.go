@@ -24,6 +24,8 @@ const (
 	phasesSeenKey = "ai:phases-seen"
 	// fallbackKey counts reads that served an old copy though new is read.
 	fallbackKey = "ai:fallback-hits"
+	// withoutRevKey says when it was last seen that a writer had changed an old copy who does not know rev.
+	withoutRevKey = "ai:writer-without-rev"
 	// passesKey keeps the recorded passes and auditKey who did what.
 	passesKey = "ai:migration-passes"
 	auditKey  = "ai:migration-audit"

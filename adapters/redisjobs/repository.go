@@ -24,6 +24,9 @@ var stampSource string
 //go:embed script/version.lua
 var versionSource string
 
+//go:embed script/without_rev.lua
+var withoutRevSource string
+
 //go:embed script/enqueue_job.lua
 var enqueueSource string
 
@@ -52,7 +55,7 @@ func New(rdb redis.UniversalClient, phase migration.Phase, o Options) *Repositor
 	return &Repository{
 		rdb: rdb, shared: newBatcher(rdb), phase: phase, retention: o.Retention, observer: o.Observer,
 		enqueue: redis.NewScript(planSource(phase) + stampSource + placeSource + enqueueSource),
-		update:  redis.NewScript(planSource(phase) + versionSource + stampSource + placeSource + statesSource + updateSource),
+		update:  redis.NewScript(updateJobSource(phase)),
 		index:   newIndexScripts(),
 	}
 }
@@ -62,6 +65,11 @@ func New(rdb redis.UniversalClient, phase migration.Phase, o Options) *Repositor
 func planSource(p migration.Phase) string {
 	return fmt.Sprintf("local WRITE_OLD, WRITE_NEW, LOOK_OLD, LOOK_NEW = %t, %t, %t, %t\n",
 		p.WritesOld(), p.WritesNew(), p.LooksAtOld(), p.LooksAtNew())
+}
+
+// updateJobSource is update_job.lua behind the parts that it needs.
+func updateJobSource(p migration.Phase) string {
+	return planSource(p) + versionSource + withoutRevSource + stampSource + placeSource + statesSource + updateSource
 }
 
 // maxKnownRounds bounds how often an enqueue follows an idempotency key that names another job each time.
@@ -184,7 +192,7 @@ func (r *Repository) Move(ctx context.Context, ws workspace.ID, id job.ID, m job
 	case job.StampWaiting, job.StampNone:
 	}
 	second, text := secondOf(time.Now().UTC())
-	reply, err := r.update.Run(ctx, r.shared, indexedKeys(ws, id), ws.String(), id.String(), string(m.To), sources,
+	reply, err := r.update.Run(ctx, r.shared, append(indexedKeys(ws, id), withoutRevKey), ws.String(), id.String(), string(m.To), sources,
 		string(m.Result), m.Error, keep, stamped, second, text, id.SortBytes()).Int64()
 	if err != nil {
 		err = translate(err)

@@ -13,7 +13,6 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/relay-jobs/relay/core/fault"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/tests/contract"
@@ -186,8 +185,7 @@ func TestRetireLeavesOtherTypes(t *testing.T) {
 	require.NoError(t, rdb.HSet(ctx, "ai:jobs:1", record()).Err())
 	require.NoError(t, rdb.HSet(ctx, "ai:job:acme:1", record()).Err())
 	require.NoError(t, rdb.Set(ctx, "ai:index:acme", "odd", 0).Err())
-	_, err := old.Retire(ctx, []migration.JobRef{acmeJob(t, "1")}, false)
-	require.Equal(t, fault.Internal, fault.KindOf(err))
+	require.Equal(t, migration.RetireWrongType, retireOne(t, old, acmeJob(t, "1"), false).Outcome)
 	require.Equal(t, int64(1), rdb.Exists(ctx, "ai:jobs:1").Val(), "entries first: no copy goes while they cannot follow")
 }
 

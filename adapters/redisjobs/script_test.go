@@ -94,7 +94,7 @@ func TestScriptsNameTheirKeysAndArguments(t *testing.T) {
 			}
 		}
 		for _, line := range regexp.MustCompile(`(?m)^-- KEYS\[\d+\] .*$`).FindAllString(header, -1) {
-			require.Regexp(t, `^-- KEYS\[\d+\] ai:(jobs:|job:|queue:|idempotency:|index:|index-state|index-sweep|server:|servers|phases-seen|fallback-hits)`, line, name)
+			require.Regexp(t, `^-- KEYS\[\d+\] ai:(jobs:|job:|queue:|idempotency:|index:|index-state|index-sweep|server:|servers|phases-seen|fallback-hits|writer-without-rev)`, line, name)
 		}
 		require.NotRegexp(t, `['"]ai:`, code, "%s builds a key that it does not declare", name)
 	}
@@ -159,7 +159,7 @@ func TestScriptsUseNoGlobals(t *testing.T) {
 	allowed := []string{"KEYS", "ARGV", "redis", "string", "math", "table", "ipairs", "pairs", "tonumber", "unpack"}
 	for name, source := range map[string]string{
 		"enqueue":     planSource(migration.DualWrite) + stampSource + placeSource + enqueueSource,
-		"update":      planSource(migration.DualWrite) + versionSource + stampSource + placeSource + statesSource + updateSource,
+		"update":      updateJobSource(migration.DualWrite),
 		"index":       versionSource + placeSource + statesSource + entriesSource + mendSource + indexSource,
 		"copy":        copyJobSource(),
 		"retire":      retireJobSource(),
@@ -197,7 +197,7 @@ func requireGlobals(t *testing.T, p *lua.FunctionProto, allowed []string) (read 
 // TestScriptsUseOldCommands: no script walks the keyspace, and each command and option is one that Redis 6.2 has.
 func TestScriptsUseOldCommands(t *testing.T) {
 	since := map[string]string{
-		"COPY": "6.2", "DBSIZE": "1.0", "DEL": "1.0", "DUMP": "2.6", "EXISTS": "1.0", "GET": "1.0", "HDEL": "2.0", "HGET": "2.0",
+		"COPY": "6.2", "DBSIZE": "1.0", "DEL": "1.0", "DUMP": "2.6", "EXISTS": "1.0", "GET": "1.0", "HDEL": "2.0", "HGET": "2.0", "HLEN": "2.0", "HSTRLEN": "3.2",
 		"HGETALL": "2.0", "HINCRBY": "2.0", "HMGET": "2.0", "HSET": "2.0", "INFO": "1.0", "LPOS": "6.0.6", "PEXPIRE": "2.6", "PTTL": "2.6", "RPUSH": "1.0",
 		"SET": "2.6", "SETEX": "2.0", "TIME": "2.6", "TYPE": "1.0", "ZADD": "2.4", "ZLEXCOUNT": "2.8", "ZMSCORE": "6.2",
 		"ZREM": "2.4", "ZREMRANGEBYSCORE": "1.2", "ZREVRANGEBYLEX": "2.8", "ZSCORE": "1.2",

@@ -15,7 +15,7 @@ import (
 // TestCompareScriptsOnlyRead: no command in them writes, and a server that refuses scripts that do runs them in every
 // case.
 func TestCompareScriptsOnlyRead(t *testing.T) {
-	reads := []string{"DUMP", "EXISTS", "HGETALL", "HMGET", "PTTL", "TYPE", "ZMSCORE", "ZSCORE"}
+	reads := []string{"DUMP", "EXISTS", "HGETALL", "HLEN", "HMGET", "HSTRLEN", "PTTL", "TYPE", "ZMSCORE", "ZSCORE"}
 	for _, source := range []string{compareJobSource(), compareEntrySource()} {
 		calls := regexp.MustCompile(`call\('([A-Z]+)'`).FindAllStringSubmatch(source, -1)
 		require.NotEmpty(t, calls)

@@ -267,7 +267,7 @@ func TestMoveMakesNoPartialHash(t *testing.T) {
 		}
 		requireEqualCopies(t, w.rdb, written)
 		requireEntries(t, w.rdb, theID, base["enqueued_at"], "r")
-		requireUntouched(t, w.rdb, before, append(written, theIndex)...)
+		requireUntouched(t, w.rdb, before, append(written, theIndex, "ai:writer-without-rev")...)
 	})
 }
 

@@ -174,6 +174,7 @@ type Facts struct {
 	Seen         map[Phase]PhaseSeen // of phases that ever had a live server
 	FallbackHits int64               // ever
 	LastFallback time.Time           // zero for never
+	WithoutRev   time.Time           // when it was last seen that somebody had written without rev over a rev; zero for never
 	Quiet        time.Duration       // for how long no read may have fallen back; 0 for DefaultQuiet
 	Queue        Queue
 	Workers      []string // connections that take entries and are none of Relay's, named for operators
@@ -256,6 +257,8 @@ func (f Facts) verified(g Gate) (first RecordedPass, why []string) {
 		case p.Kind != PassVerify || !g.judges(p.Phase):
 		case p.Process != f.Process:
 			return first, texts("%d of 2 since the server process last changed", found(second))
+		case p.Ended.After(f.Now):
+			return first, texts("%d of 2 since the storage's clock was set back", found(second))
 		case !p.Clean:
 			return first, texts("%d of 2 since the pass of %s, which left differences: %s", found(second), at(p.Started), ByClass(p.Counts))
 		case !p.Whole:
@@ -264,10 +267,20 @@ func (f Facts) verified(g Gate) (first RecordedPass, why []string) {
 		case p.Ended.After(second.Started):
 			// Two at once show what one does.
 		default:
-			return p, nil
+			return p, f.differedSince(g, p)
 		}
 	}
 	return first, texts("%d of 2 recorded", found(second))
+}
+
+// differedSince tells of passes that were under way when the first of two clean ones began, and found differences.
+func (f Facts) differedSince(g Gate, first RecordedPass) []string {
+	for _, p := range f.Passes {
+		if p.Kind == PassVerify && g.judges(p.Phase) && !p.Clean && p.Ended.After(first.Started) {
+			return texts("0 of 2 since the pass that ended at %s, which left differences: %s", at(p.Ended), ByClass(p.Counts))
+		}
+	}
+	return nil
 }
 
 func found(second RecordedPass) int {
@@ -291,6 +304,8 @@ func (f Facts) copiedBack() (RecordedPass, []string) {
 			return RecordedPass{}, texts("the server does not tell which process it is")
 		case p.Process != f.Process:
 			return RecordedPass{}, texts("the newest pass, of %s, was made in another server process", at(p.Started))
+		case p.Ended.After(f.Now):
+			return RecordedPass{}, texts("the storage's clock was set back since the newest pass, of %s", at(p.Started))
 		case !p.Clean:
 			return RecordedPass{}, texts("the newest pass, of %s, was not clean: %s", at(p.Started), ByClass(p.Counts))
 		default:
@@ -341,6 +356,9 @@ func (f Facts) writers(g Gate) []string {
 			return texts("%d jobs were written without rev since %s", p.WithoutRev, at(p.Since))
 		}
 		return nil // nothing is known of writers, and nothing opens the gate either
+	}
+	if f.WithoutRev.After(first.Started) {
+		return texts("a job that was written without rev was found at %s", at(f.WithoutRev))
 	}
 	covered := first.Started
 	for _, p := range slices.Backward(f.newestFirst()) {

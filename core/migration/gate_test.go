@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -524,4 +525,47 @@ func TestRetireCountsKeepAccountOfWhatStays(t *testing.T) {
 	require.Equal(t, int64(4), c.Scanned)
 	require.Equal(t, int64(2), c.Entries)
 	require.Equal(t, int64(2), c.Kept())
+}
+
+// TestGatesSeeWhatOverlapsThePassesThatCount: neither what a longer pass found meanwhile, nor a writer whose trace a copy
+// has mended, nor a clock that was set back is forgotten.
+func TestGatesSeeWhatOverlapsThePassesThatCount(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		spoil func(*migration.Facts)
+		says  string
+	}{
+		"a longer pass that found differences": {
+			func(f *migration.Facts) {
+				first := f.Passes[len(f.Passes)-1]
+				longer := first
+				longer.Started, longer.Ended = first.Started.Add(-2*time.Hour), first.Started.Add(time.Second)
+				longer.Clean, longer.Counts = false, map[string]int64{"missing": 3}
+				f.Passes = append(f.Passes, longer)
+			},
+			"0 of 2 since the pass that ended at .*, which left differences: missing 3",
+		},
+		"a writer whose change was copied since": {
+			func(f *migration.Facts) { f.WithoutRev = f.Now.Add(-time.Second) },
+			"a job that was written without rev was found at",
+		},
+		"a clock that was set back": {
+			func(f *migration.Facts) { f.Now = f.Passes[len(f.Passes)-1].Started.Add(-time.Minute) },
+			"0 of 2 since the storage's clock was set back",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := openFacts(migration.GateFallbackOff)
+			require.True(t, migration.Decide(migration.GateFallbackOff, f).Open)
+			c.spoil(&f)
+			s := migration.Decide(migration.GateFallbackOff, f)
+			require.False(t, s.Open)
+			var told []string
+			for _, r := range s.Reasons {
+				told = append(told, r.Text)
+			}
+			require.Regexp(t, c.says, strings.Join(told, "\n"))
+		})
+	}
 }

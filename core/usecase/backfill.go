@@ -2,7 +2,6 @@ package usecase
 
 import (
 	"context"
-	"slices"
 
 	"github.com/relay-jobs/relay/core/fault"
 	"github.com/relay-jobs/relay/core/migration"
@@ -46,8 +45,8 @@ const defaultBatch = 100
 // pass ends.
 const maxStarts = 100
 
-// largeJob is the memory from which a job goes in a round trip of its own, so that nothing waits for several.
-const largeJob = 1 << 20
+// largeTrip bounds the memory of the jobs that share a round trip; a larger one goes alone. Others wait for no more.
+const largeTrip = 1 << 20
 
 // Do goes through all keys in one server process: a position of another is worthless, so that the pass starts over where
 // the process changed, under it or since the pass that left a checkpoint. Where the context ends it leaves a checkpoint
@@ -198,21 +197,18 @@ func (p *backfillPass) copy(ctx context.Context, jobs []migration.StoredJob) ([]
 	return all, nil
 }
 
-// trips parts the jobs of one workspace, or of all where only is zero, into round trips: the large ones each alone.
-func trips(jobs []migration.StoredJob, only workspace.ID) [][]migration.JobRef {
-	var small []migration.JobRef
-	var groups [][]migration.JobRef
+// trips parts the jobs of one workspace, or of all where only is zero, into round trips.
+func trips(jobs []migration.StoredJob, only workspace.ID) (groups [][]migration.JobRef) {
+	bytes := int64(largeTrip)
 	for _, j := range jobs {
-		switch {
-		case !only.IsZero() && j.Workspace != only:
-		case j.Bytes > largeJob:
-			groups = append(groups, []migration.JobRef{j.JobRef})
-		default:
-			small = append(small, j.JobRef)
+		if !only.IsZero() && j.Workspace != only {
+			continue
 		}
-	}
-	if len(small) > 0 {
-		groups = slices.Insert(groups, 0, small)
+		if bytes += j.Bytes; bytes > largeTrip {
+			groups, bytes = append(groups, nil), j.Bytes
+		}
+		last := len(groups) - 1
+		groups[last] = append(groups[last], j.JobRef)
 	}
 	return groups
 }

@@ -261,18 +261,21 @@ func TestBackfillOfOneWorkspace(t *testing.T) {
 	require.Equal(t, neighbour(t), r.saved[0].Workspace)
 }
 
-func TestBackfillCopiesLargeJobsAlone(t *testing.T) {
+// TestBackfillBoundsTheBytesOfATrip: large jobs go alone, and smaller ones share what bytes allow.
+func TestBackfillBoundsTheBytesOfATrip(t *testing.T) {
 	r := newBackfillRig(t, 10)
-	r.jobs[3].Bytes, r.jobs[7].Bytes, r.jobs[8].Bytes = 1<<20+1, 5<<20, 1<<20
-	r.do(t, usecase.BackfillInput{Batch: 10})
-	require.Len(t, r.groups, 3)
-	for _, group := range r.groups {
-		if len(group) == 1 {
-			require.Contains(t, []string{"3", "7"}, group[0].ID.String())
-		} else {
-			require.Len(t, group, 8)
-		}
+	for i := range r.jobs {
+		r.jobs[i].Bytes = 400 << 10
 	}
+	r.jobs[3].Bytes, r.jobs[7].Bytes = 1<<20+1, 5<<20
+	r.do(t, usecase.BackfillInput{Batch: 10})
+	var sizes []int
+	for _, group := range r.groups {
+		sizes = append(sizes, len(group))
+	}
+	require.Equal(t, []int{2, 1, 1, 2, 1, 1, 2}, sizes, "0 1, 2, 3, 4 5, 6, 7, 8 9")
+	require.Equal(t, "3", r.groups[2][0].ID.String())
+	require.Equal(t, "7", r.groups[5][0].ID.String())
 }
 
 func TestBackfillStopsWithItsCallerAndKeepsWhatWasDone(t *testing.T) {

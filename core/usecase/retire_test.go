@@ -215,7 +215,7 @@ func TestRetireOfOneWorkspaceAndOfLargeJobs(t *testing.T) {
 	require.Equal(t, int64(5), counts.Scanned)
 	require.NotContains(t, r.removed, "4")
 	require.Empty(t, counts.Strange)
-	require.Len(t, r.groups, 2)
+	require.Len(t, r.groups, 3)
 	require.Equal(t, []migration.JobRef{r.jobs[1].JobRef}, r.groups[1], "a large one goes alone")
 }
 

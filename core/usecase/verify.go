@@ -239,19 +239,12 @@ func (p *verifyPass) walkJobs(ctx context.Context) (whole bool, err error) {
 	})
 }
 
-// compare compares jobs in round trips of a bounded size, large ones each alone.
+// compare compares jobs.
 func (p *verifyPass) compare(
 	ctx context.Context, jobs []migration.StoredJob, each func(i int, facts migration.JobFacts),
 ) error {
-	for from := 0; from < len(jobs); {
-		var refs []migration.JobRef
-		for bytes := int64(0); from+len(refs) < len(jobs); {
-			j := jobs[from+len(refs)]
-			if bytes += j.Bytes; bytes > largeJob && len(refs) > 0 {
-				break
-			}
-			refs = append(refs, j.JobRef)
-		}
+	from := 0
+	for _, refs := range trips(jobs, workspace.ID{}) {
 		facts, err := p.Comparison.Compare(ctx, refs)
 		if err != nil {
 			return err //nolint:wrapcheck // already a fault

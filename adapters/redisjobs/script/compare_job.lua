@@ -14,7 +14,7 @@
 --   {time}  the same of copies that have no rev: the latest of their times in microseconds since 1970, 0 for none
 --   {equal, old, old_ttl, new, new_ttl, missing, extra}   what is stored:
 --           equal is 1 where both copies are the workspace's and hold the same fields, else 0;
---           old and new are 'none' for no key, 'type' for a key of another type, else fields and values by turns: all
+--           old and new are 'none' for no key, 'type' for a key that holds no job's hash, else fields and values by turns: all
 --           of them where both copies are the workspace's and differ, else those of VERSIONED that are there;
 --           each ttl is as PTTL gives it;
 --           missing and extra are the index entries that should be there and are not, and the other way round
@@ -27,6 +27,9 @@ for i = 1, 2 do
   if reply.err and not string.find(reply.err, 'WRONGTYPE', 1, true) then
     return reply
   end
+  if not reply.err and unwieldy(KEYS[i]) then
+    reply = {err = 'no job'}
+  end
   heads[i] = reply
   if not reply.err and reply[1] == ARGV[2] and reply[2] == ARGV[1] then
     held[i] = true
@@ -34,16 +37,12 @@ for i = 1, 2 do
   end
 end
 
-local missing, extra = {}, {}
-local index = redis.call('TYPE', KEYS[3]).ok
-if index == 'zset' or index == 'none' then
-  missing, extra = wrong_entries(KEYS[3])
-end
+local missing, extra = wrong_entries(KEYS[3])
 
 local old_ttl, new_ttl = redis.call('PTTL', KEYS[1]), redis.call('PTTL', KEYS[2])
 local equal, whole = 0, false
 if held[1] and held[2] then
-  equal, whole = 1, redis.call('DUMP', KEYS[1]) ~= redis.call('DUMP', KEYS[2])
+  equal, whole = 1, not same_bytes(KEYS[1], KEYS[2])
   if whole then
     local of_old, of_new = contents(KEYS[1]), contents(KEYS[2])
     if holds(of_old, of_new) and holds(of_new, of_old) then

@@ -1,5 +1,17 @@
 -- Part of the scripts that compare two copies of a job whole: their fields and their expiries.
 
+-- unwieldy tells whether a hash has far more fields than any job: whoever goes through them holds up all others.
+local function unwieldy(key) return redis.call('HLEN', key) > 1000 end
+
+-- same_bytes tells whether two hashes are equal at a glance. Those that are not may still hold the same. DUMP compresses:
+-- of large texts it takes longer than to read them.
+local function same_bytes(first, second)
+  if redis.call('HSTRLEN', first, 'params') + redis.call('HSTRLEN', first, 'result') > 16384 then
+    return false
+  end
+  return redis.call('DUMP', first) == redis.call('DUMP', second)
+end
+
 -- contents gives a hash as a table.
 local function contents(key)
   local reply, out = redis.call('HGETALL', key), {}

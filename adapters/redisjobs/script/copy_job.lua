@@ -7,6 +7,7 @@
 -- KEYS[2] ai:job:{workspace_id}:{job_id}
 -- KEYS[3] ai:index:{workspace_id}
 -- KEYS[4] ai:queue:pending
+-- KEYS[5] ai:writer-without-rev
 --
 -- ARGV[1] workspace_id
 -- ARGV[2] job_id
@@ -25,7 +26,8 @@
 --                                      every job is made with and the other has: left
 --                         'foreign'    another's record holds the old key: new stands alone
 --                         'breach'     the new hash contradicts its key: left
---                         'type'       a key holds something else than a hash: left
+--                         'type'       a key holds something else than a job's hash, or than the queue where an entry is
+--                                      due: left
 --                         'absent'     neither schema holds the job for this workspace
 --   error                 Redis would not say what a key holds  -> as Redis' own
 local dry = ARGV[5] ~= ''
@@ -38,6 +40,9 @@ for i = 1, 2 do
       return {'type', 0}
     end
     return reply
+  end
+  if unwieldy(KEYS[i]) then
+    return {'type', 0}
   end
   heads[i] = reply
 end
@@ -58,7 +63,7 @@ if old and new then
   outcome = 'identical'
   local old_has_all, new_has_all = true, true
   local all_of_old, all_of_new
-  if redis.call('DUMP', KEYS[1]) ~= redis.call('DUMP', KEYS[2]) then
+  if not same_bytes(KEYS[1], KEYS[2]) then
     all_of_old, all_of_new = contents(KEYS[1]), contents(KEYS[2])
     old_has_all, new_has_all = holds(all_of_old, all_of_new), holds(all_of_new, all_of_old)
   end
@@ -97,6 +102,16 @@ elseif new then
   end
 end
 
+-- Workers that know only the old schema take bare ids alone. One may wait already where they had the job before.
+local due = from == 2 and ARGV[4] == 'old' and new[4] == 'pending'
+if due then
+  local kind = redis.call('TYPE', KEYS[4]).ok
+  if kind ~= 'list' and kind ~= 'none' then
+    return {'type', 0}
+  end
+  due = outcome == 'made' or outcome == 'repaired' and not redis.call('LPOS', KEYS[4], ARGV[2], 'MAXLEN', '100000')
+end
+
 for i = 1, 2 do
   local copy = heads[i]
   if i == 1 and old or i == 2 and new then
@@ -112,11 +127,12 @@ end
 local source, target = KEYS[1], KEYS[2]
 if from == 2 then
   source, target = KEYS[2], KEYS[1]
-  -- Workers that know only the old schema take bare ids alone. One may wait already where they had the job before.
-  if ARGV[4] == 'old' and new[4] == 'pending' and
-    (outcome == 'made' or outcome == 'repaired' and not redis.call('LPOS', KEYS[4], ARGV[2], 'MAXLEN', '100000')) then
+  if due then
     redis.call('RPUSH', KEYS[4], ARGV[2])
   end
+end
+if outcome == 'repaired' and from == 1 and revision(old[3]) == revision(new[3]) then
+  wrote_without_rev(KEYS[5])
 end
 redis.call('COPY', source, target, 'REPLACE')
 return {outcome, entries}

@@ -16,10 +16,16 @@ local function ask_about(place, status)
   end
 end
 
+-- is_index tells whether a key may hold an index.
+local function is_index(key)
+  local kind = redis.call('TYPE', key).ok
+  return kind == 'zset' or kind == 'none'
+end
+
 -- wrong_entries gives the entries of the places in question that are not there and should be, and those that are and
--- should not be.
+-- should not be. Where something else stands in the place of the index, none is wrong.
 local function wrong_entries(index)
-  if #places == 0 then
+  if #places == 0 or not is_index(index) then
     return {}, {}
   end
   local entries, wanted = {}, {}

@@ -33,8 +33,7 @@ end
 if ARGV[4] ~= '' then
   ask_about(ARGV[4])
 end
-local kind = redis.call('TYPE', KEYS[3]).ok
-if kind ~= 'zset' and kind ~= 'none' then
+if not is_index(KEYS[3]) then
   return 3
 end
 local wrong = mend_entries(KEYS[3], ARGV[5] ~= '')

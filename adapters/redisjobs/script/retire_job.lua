@@ -21,7 +21,7 @@
 --                         'conflict'  new has the higher rev and old the later time: left
 --                         'foreign'   another's record, or nobody's, holds the old key: left
 --                         'breach'    the new hash contradicts its key: left
---                         'type'      a key holds something else than a hash: left
+--                         'type'      a key holds something else than a job's hash, or than an index: left
 --   error                 Redis would not say what a key holds  -> as Redis' own
 local heads = {}
 for i = 1, 2 do
@@ -31,6 +31,9 @@ for i = 1, 2 do
       return {'type', 0}
     end
     return reply
+  end
+  if unwieldy(KEYS[i]) then
+    return {'type', 0}
   end
   heads[i] = reply
 end
@@ -48,7 +51,7 @@ elseif old[1] ~= ARGV[2] or old[2] ~= ARGV[1] then
   outcome = 'foreign'
 elseif not new then
   outcome = 'alone'
-elseif redis.call('DUMP', KEYS[1]) == redis.call('DUMP', KEYS[2]) then
+elseif same_bytes(KEYS[1], KEYS[2]) then
   -- Of equal copies the sooner expiry holds, and it would go with the old one.
   outcome = sooner(KEYS[1], KEYS[2]) == 1 and 'expiry' or 'removed'
 else
@@ -77,6 +80,9 @@ else
   end
 end
 
+if outcome == 'removed' and not is_index(KEYS[3]) then
+  return {'type', 0} -- no copy goes while its entries cannot follow
+end
 if outcome ~= 'absent' and outcome ~= 'foreign' then
   ask_about(place_of(old[5], ARGV[3]), outcome ~= 'removed' and (old[4] or '') or nil)
 end

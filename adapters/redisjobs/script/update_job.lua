@@ -5,6 +5,7 @@
 -- KEYS[1] ai:jobs:{job_id}
 -- KEYS[2] ai:job:{workspace_id}:{job_id}
 -- KEYS[3] ai:index:{workspace_id}
+-- KEYS[4] ai:writer-without-rev
 --
 -- ARGV[1] workspace_id
 -- ARGV[2] job_id
@@ -80,7 +81,10 @@ redis.call('ZADD', KEYS[3], '0', 'z' .. place, '0', LETTER[to] .. place)
 local apart, kept = not WRITE_NEW and KEYS[2] or not WRITE_OLD and KEYS[1], false
 if apart then
   local reply = redis.pcall('HMGET', apart, 'job_id', 'workspace_id', 'status', 'enqueued_at')
-  kept = reply[1] == id and reply[2] == ws and reply[3] == from[4] and place_of(reply[4], ARGV[11]) == place
+  if reply[1] ~= id or reply[2] ~= ws then
+    apart = nil
+  end
+  kept = apart and reply[3] == from[4] and place_of(reply[4], ARGV[11]) == place
 end
 if not kept then
   redis.call('ZREM', KEYS[3], LETTER[from[4]] .. place)
@@ -113,6 +117,13 @@ if ARGV[8] == '' then
 end
 if ARGV[7] ~= '' then
   redis.call('PEXPIRE', target, ARGV[7])
+  -- Nor may it outlive the job: a phase that reads it would bring back what has expired.
+  if apart then
+    redis.call('PEXPIRE', apart, ARGV[7])
+  end
+end
+if old and new and from == old and revision(old[3]) == revision(new[3]) then
+  wrote_without_rev(KEYS[4])
 end
 if mirror then
   redis.call('COPY', target, mirror, 'REPLACE')
