@@ -19,7 +19,7 @@
 --                         'identical'  both copies are equal, in expiry too
 --                         'single'     one schema holds the job, and the other need not
 --                         'made'       the missing copy was made, in old with a queue entry where the job is pending
---                         'repaired'   the fresher copy took the other's place
+--                         'repaired'   the fresher copy took the other's place, old's with the same entry if none waits
 --                         'expiry'     equal copies expire together now
 --                         'conflict'   new has the higher rev and old the later time, or the fresher copy lacks what
 --                                      every job is made with and the other has: left
@@ -112,8 +112,9 @@ end
 local source, target = KEYS[1], KEYS[2]
 if from == 2 then
   source, target = KEYS[2], KEYS[1]
-  -- Workers that know only the old schema take bare ids alone. One may wait already where they had the job before.
-  if ARGV[4] == 'old' and new[4] == 'pending' and
+  -- Workers that know only the old schema take bare ids alone. One may wait already where they had the job before. Once
+  -- the copies are equal nothing shows any more that it may be missing, so that it is looked for in both directions.
+  if new[4] == 'pending' and
     (outcome == 'made' or outcome == 'repaired' and not redis.call('LPOS', KEYS[4], ARGV[2], 'MAXLEN', '100000')) then
     redis.call('RPUSH', KEYS[4], ARGV[2])
   end
