@@ -196,7 +196,7 @@ func copyCases() map[string]copyCase {
 		},
 		"an equal version, old lacks a field": {
 			old: record(fieldRev, "2", fieldParams, ""), new: record(fieldRev, "2"), to: to, outcome: migration.CopyRepaired,
-			taken: ofNew, entries: []string{"z", first, "p", first},
+			taken: ofNew, pushed: true, entries: []string{"z", first, "p", first},
 		},
 		"the fresher lacks what a job is made with": {
 			old: record(), new: record(append(running, fieldParams, "")...), to: to, outcome: migration.CopyConflict,
@@ -207,9 +207,9 @@ func copyCases() map[string]copyCase {
 			entries: []string{"z", second, "p", second}, stale: []string{"z", first, "p", first},
 		},
 		"waits again in new, on the way back": {
-			old: record(append(running, fieldRev, "2")...), new: record(fieldRev, "3", fieldEnqueuedAt, third), to: back,
+			old: record(append(running, fieldRev, "2")...), new: record(fieldRev, "3"), to: back,
 			outcome: migration.CopyRepaired, taken: ofNew, waiting: []string{"acme:1"}, pushed: true,
-			entries: []string{"z", third, "p", third},
+			entries: []string{"z", first, "p", first},
 		},
 		"waits in new, on the way back, with its entry": {
 			old: record(fieldRev, "1"), new: record(fieldRev, "3"), to: back, outcome: migration.CopyRepaired, taken: ofNew,
@@ -217,7 +217,7 @@ func copyCases() map[string]copyCase {
 		},
 		"waits in new, not on the way back": {
 			old: record(fieldRev, "1"), new: record(fieldRev, "3"), to: to, outcome: migration.CopyRepaired, taken: ofNew,
-			entries: []string{"z", first, "p", first},
+			waiting: []string{"acme:1"}, pushed: true, entries: []string{"z", first, "p", first},
 		},
 		"another workspace's old": {
 			old: record(fieldWorkspace, "acme-eu"), new: record(), to: back, outcome: migration.CopyForeign,

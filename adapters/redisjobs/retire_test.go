@@ -54,7 +54,7 @@ func retireCases() map[string]retireCase {
 			}, migration.RetireRemoved,
 		},
 		"the higher rev in new, which went back": {
-			copyCase{old: with(running, fieldRev, "2"), new: record(fieldRev, "3", fieldEnqueuedAt, third), entries: []string{"z", third, "p", third}},
+			copyCase{old: with(running, fieldRev, "2"), new: record(fieldRev, "3"), entries: waits},
 			migration.RetireRemoved,
 		},
 		"the higher rev in new, old is later": {

@@ -390,6 +390,20 @@ func TestScriptsJudgeFreshnessLikeTheCore(t *testing.T) {
 				[2]copyText{{rev: a, enqueued: times[1], started: times[2]}, {rev: b, enqueued: times[1]}},
 				[2]copyText{{rev: a, enqueued: times[1]}, {rev: b, enqueued: times[1], finished: times[2]}},
 			)
+			for _, s := range statuses { // started in old, and not in new
+				pairs = append(pairs,
+					[2]copyText{{a, "running", times[1], times[2], ""}, {b, s, times[1], "", ""}},
+					[2]copyText{{a, s, times[1], times[2], ""}, {b, "pending", times[1], "", ""}},
+				)
+			}
+			for _, other := range times[:3] {
+				pairs = append(pairs,
+					[2]copyText{{a, "running", times[1], times[2], other}, {b, "pending", times[1], "", ""}},
+					[2]copyText{{a, "running", times[1], times[2], ""}, {b, "pending", times[1], other, ""}},
+					[2]copyText{{a, "running", times[1], times[2], ""}, {b, "pending", times[1], "", other}},
+					[2]copyText{{a, "running", times[1], times[2], ""}, {b, "pending", other, "", ""}},
+				)
+			}
 		}
 	}
 	for _, a := range statuses {

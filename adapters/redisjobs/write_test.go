@@ -490,7 +490,8 @@ func TestMoveOfExpiredCopies(t *testing.T) {
 	}
 }
 
-// TestRetentionIsOnEveryCopy: a final move sets one expiry, also over copies that differed in theirs.
+// TestRetentionIsOnEveryCopy: a final move sets one expiry, also over copies that differed in theirs, and on one that the
+// phase does not write: that one must not come back where it is read. A record that is another's is left alone.
 func TestRetentionIsOnEveryCopy(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
 	for _, phase := range migration.Phases() {
@@ -505,11 +506,26 @@ func TestRetentionIsOnEveryCopy(t *testing.T) {
 		if phase.WritesNew() {
 			written = append(written, theNewKey)
 		}
-		for _, key := range written {
+		for _, key := range []string{theOldKey, theNewKey} {
 			require.InDelta(t, 5*time.Hour, rdb.PTTL(t.Context(), key).Val(), float64(time.Minute), "%s: %s", phase, key)
+		}
+		for _, key := range written {
 			require.Equal(t, "no", rdb.HGet(t.Context(), key, "error").Val())
 		}
 		requireEqualCopies(t, rdb, written)
+
+		if phase.LooksAtOld() && phase.LooksAtNew() {
+			continue
+		}
+		mine, others := theOldKey, theNewKey
+		if phase.WritesNew() {
+			mine, others = theNewKey, theOldKey
+		}
+		put(t, rdb, mine, stored{hash: whole()})
+		put(t, rdb, others, stored{hash: whole("workspace_id", "acme-eu")})
+		require.NoError(t, r.Move(t.Context(), acme(t), jobID(t, theID), job.Move{To: job.Failed}))
+		require.Positive(t, rdb.PTTL(t.Context(), mine).Val(), "%s", phase)
+		require.EqualValues(t, -1, rdb.PTTL(t.Context(), others).Val(), "%s", phase)
 	}
 }
 

@@ -35,8 +35,13 @@ func Fresher(old, new Version) Copy { //nolint:revive // new and old are the nam
 
 // Undecided tells whether two whole copies contradict each other: new has the higher rev and old the later time.
 // Somebody who does not know rev changed the old copy after it had fallen behind, and either change would be lost.
+//
+// A job that waits again has lost the time of its start, which a copy that fell behind still has. That is no contradiction:
+// were the start somebody's after all, the job would run once more, and no outcome be lost.
 func Undecided(old, new Version) bool { //nolint:revive // as above
-	return new.Rev > old.Rev && old.latest() > new.latest()
+	waitsAgain := old.Status == Running && new.Status == Pending && old.Enqueued == new.Enqueued &&
+		old.Finished == 0 && new.Started == 0 && new.Finished == 0
+	return new.Rev > old.Rev && old.latest() > new.latest() && !waitsAgain
 }
 
 // TimeLayout is the form in which times are stored: UTC with six digits and a numeric offset.

@@ -76,6 +76,26 @@ func TestUndecided(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { require.Equal(t, c.want, job.Undecided(c.old, c.new)) })
 	}
+	in := func(s job.Status, v job.Version) job.Version {
+		v.Status = s
+		return v
+	}
+	for name, c := range map[string]struct {
+		old, new job.Version
+		want     bool
+	}{
+		"new waits again":                        {in(job.Running, v(2, 1, 3, 0)), in(job.Pending, v(3, 1, 0, 0)), false},
+		"new waits again, without rev in old":    {in(job.Running, v(0, 1, 3, 0)), in(job.Pending, v(1, 1, 0, 0)), false},
+		"new runs, and old started later":        {in(job.Running, v(1, 1, 3, 0)), in(job.Running, v(2, 1, 2, 0)), true},
+		"new waits, and old has ended":           {in(job.Completed, v(2, 1, 3, 4)), in(job.Pending, v(3, 1, 0, 0)), true},
+		"new waits, and old runs with an end":    {in(job.Running, v(2, 1, 3, 4)), in(job.Pending, v(3, 1, 0, 0)), true},
+		"new waits, and old waits with a start":  {in(job.Pending, v(2, 1, 3, 0)), in(job.Pending, v(3, 1, 0, 0)), true},
+		"new waits, and was enqueued before old": {in(job.Running, v(2, 2, 3, 0)), in(job.Pending, v(3, 1, 0, 0)), true},
+		"new waits with a start":                 {in(job.Running, v(2, 1, 3, 0)), in(job.Pending, v(3, 1, 2, 0)), true},
+		"new waits with an end":                  {in(job.Running, v(2, 1, 3, 0)), in(job.Pending, v(3, 1, 0, 2)), true},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, c.want, job.Undecided(c.old, c.new)) })
+	}
 }
 
 func versions() *rapid.Generator[job.Version] {

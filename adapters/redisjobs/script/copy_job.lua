@@ -20,7 +20,7 @@
 --                         'identical'  both copies are equal, in expiry too
 --                         'single'     one schema holds the job, and the other need not
 --                         'made'       the missing copy was made, in old with a queue entry where the job is pending
---                         'repaired'   the fresher copy took the other's place
+--                         'repaired'   the fresher copy took the other's place, old's with the same entry if none waits
 --                         'expiry'     equal copies expire together now
 --                         'conflict'   new has the higher rev and old the later time, or the fresher copy lacks what
 --                                      every job is made with and the other has: left
@@ -102,8 +102,9 @@ elseif new then
   end
 end
 
--- Workers that know only the old schema take bare ids alone. One may wait already where they had the job before.
-local due = from == 2 and ARGV[4] == 'old' and new[4] == 'pending'
+-- Workers that know only the old schema take bare ids alone. One may wait already where they had the job before. Once the
+-- copies are equal nothing shows any more that it may be missing, so that it is looked for in both directions.
+local due = from == 2 and new[4] == 'pending'
 if due then
   local kind = redis.call('TYPE', KEYS[4]).ok
   if kind ~= 'list' and kind ~= 'none' then

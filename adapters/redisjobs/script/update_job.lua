@@ -81,10 +81,11 @@ redis.call('ZADD', KEYS[3], '0', 'z' .. place, '0', LETTER[to] .. place)
 local apart, kept = not WRITE_NEW and KEYS[2] or not WRITE_OLD and KEYS[1], false
 if apart then
   local reply = redis.pcall('HMGET', apart, 'job_id', 'workspace_id', 'status', 'enqueued_at')
-  if reply[1] ~= id or reply[2] ~= ws then
+  if reply[1] == id and reply[2] == ws then
+    kept = reply[3] == from[4] and place_of(reply[4], ARGV[11]) == place
+  else
     apart = nil
   end
-  kept = apart and reply[3] == from[4] and place_of(reply[4], ARGV[11]) == place
 end
 if not kept then
   redis.call('ZREM', KEYS[3], LETTER[from[4]] .. place)
@@ -117,7 +118,7 @@ if ARGV[8] == '' then
 end
 if ARGV[7] ~= '' then
   redis.call('PEXPIRE', target, ARGV[7])
-  -- Nor may it outlive the job: a phase that reads it would bring back what has expired.
+  -- A copy that is not written goes with the others: else a phase that reads it, or a backfill, would bring the job back.
   if apart then
     redis.call('PEXPIRE', apart, ARGV[7])
   end

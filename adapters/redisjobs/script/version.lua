@@ -64,6 +64,11 @@ end
 -- undecided tells whether two copies contradict each other: new has the higher rev, old the later time. Somebody who does
 -- not know rev changed the old copy after it had fallen behind.
 local function undecided(old, new)
-  return revision(new[3]) > revision(old[3]) and
-    latest(instant(old[5]), instant(old[6]), instant(old[7])) > latest(instant(new[5]), instant(new[6]), instant(new[7]))
+  if revision(new[3]) <= revision(old[3]) then return false end
+  local eo, so, fo = instant(old[5]), instant(old[6]), instant(old[7])
+  local en, sn, fn = instant(new[5]), instant(new[6]), instant(new[7])
+  if old[4] == 'running' and new[4] == 'pending' and eo == en and fo == NO_TIME and sn == NO_TIME and fn == NO_TIME then
+    return false
+  end
+  return latest(eo, so, fo) > latest(en, sn, fn)
 end

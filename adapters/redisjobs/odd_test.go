@@ -1,8 +1,8 @@
 package redisjobs_test
 
 import (
+	"fmt"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -12,46 +12,6 @@ import (
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
-
-// TestRetentionReachesEveryCopy: also the one that a phase neither writes nor reads, which would bring the job back in
-// another phase. Another workspace's record under the old key is left alone.
-func TestRetentionReachesEveryCopy(t *testing.T) {
-	t.Parallel()
-	rdb := redisserver.Start(t).Client(t)
-	ctx := t.Context()
-	for _, phase := range migration.Phases() {
-		t.Run(phase.String(), func(t *testing.T) {
-			ws, id := workspaceID(t, "acme"), jobID(t, "kept-"+phase.String())
-			old, newer := "ai:jobs:"+id.String(), "ai:job:acme:"+id.String()
-			fields := []any{
-				"job_id", id.String(), "workspace_id", "acme", "status", "running", "action_provider", "google",
-				"action_name", "gmail.send", "params", "{}", "enqueued_at", "2026-11-21T19:28:54.017837+00:00", "rev", "2",
-			}
-			for _, key := range []string{old, newer} {
-				require.NoError(t, rdb.HSet(ctx, key, fields...).Err())
-			}
-			repository := redisjobs.New(rdb, phase, redisjobs.Options{Retention: time.Hour, Observer: &events{}})
-			require.NoError(t, repository.Move(ctx, ws, id, job.Move{To: job.Completed}))
-			left := func(key string) time.Duration {
-				d, err := rdb.PTTL(ctx, key).Result()
-				require.NoError(t, err)
-				return d
-			}
-			require.Positive(t, left(old))
-			require.InDelta(t, left(old).Seconds(), left(newer).Seconds(), 1)
-
-			require.NoError(t, rdb.Del(ctx, old, newer).Err())
-			theirs := append([]any{"workspace_id", "globex"}, fields...)
-			require.NoError(t, rdb.HSet(ctx, old, append(theirs, "workspace_id", "globex")...).Err())
-			require.NoError(t, rdb.HSet(ctx, newer, fields...).Err())
-			if phase.WritesNew() {
-				require.NoError(t, repository.Move(ctx, ws, id, job.Move{To: job.Completed}))
-				require.Positive(t, left(newer))
-			}
-			require.Equal(t, time.Duration(-1), left(old))
-		})
-	}
-}
 
 // TestWritersWithoutRevLeaveATrace: where a copy or a move takes over what somebody without rev has changed, and nowhere
 // else.
@@ -136,7 +96,7 @@ func TestHashesOfTooManyFieldsAreNoJobs(t *testing.T) {
 	for i, key := range []string{"ai:jobs:one", "ai:job:acme:one"} {
 		fields := []any{"job_id", "one", "workspace_id", "acme", "status", "pending"}
 		for n := range 1100 * i {
-			fields = append(fields, "field"+string(rune('a'+n%26))+time.Duration(n).String(), "x")
+			fields = append(fields, fmt.Sprint("field", n), "x")
 		}
 		require.NoError(t, rdb.HSet(ctx, key, fields...).Err())
 	}
