@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"strconv"
 	"strings"
@@ -38,6 +39,27 @@ func (o operated) migrate(want int, args ...string) (stdout, stderr string) {
 	code, stdout, stderr := harness.Run(o.T, dualWrite(o.url), append([]string{"migrate"}, args...)...)
 	require.Equal(o, want, code, "%v: %s%s", args, stdout, stderr)
 	return stdout, stderr
+}
+
+// inNewOnly runs a command as it is run once every server is in new only.
+func (o operated) inNewOnly(want int, args ...string) (stdout, stderr string) {
+	o.Helper()
+	env := harness.PhaseEnvironment(migration.NewOnly)
+	env["REDIS_URL"] = o.url
+	code, stdout, stderr := harness.Run(o.T, env, append([]string{"migrate"}, args...)...)
+	require.Equal(o, want, code, "%v: %s%s", args, stdout, stderr)
+	return stdout, stderr
+}
+
+// openRetire does all that opens the gate, to jobs of which one waits.
+func (o operated) openRetire() {
+	o.Helper()
+	o.predecessor(longAgo(), "1", "2", "3")
+	o.migrate(app.ExitOK, "backfill", "--execute", "--rate=0")
+	require.NoError(o, o.rdb.RPush(o.Context(), "ai:queue:pending", "acme:1").Err())
+	for range 2 {
+		o.inNewOnly(app.ExitOK, "verify", "--rate=0", "--index-lag=0", "--record")
+	}
 }
 
 // verify runs one at full speed.
@@ -220,6 +242,90 @@ func TestMigrateRetiresOldCopies(t *testing.T) {
 	require.Regexp(t, `removed +0\nhad no old copy +`+strconv.Itoa(removed)+`\n`, stdout)
 	require.Regexp(t, `kept: alone +2\n`, stdout)
 	require.Regexp(t, `no job: wrong type +2\nno job: invalid workspace +2\n`, stdout)
+}
+
+// TestMigrateRetireIsRefusedByEachCondition: each alone keeps the gate closed that is open without it, is named alone, and
+// nothing is changed.
+func TestMigrateRetireIsRefusedByEachCondition(t *testing.T) {
+	t.Parallel()
+	now := strconv.FormatInt(time.Now().Add(time.Minute).UnixMicro(), 10) // whatever this machine's clock says
+	shown := map[migration.Condition]bool{}
+	for name, c := range map[string]struct {
+		condition migration.Condition
+		because   string
+		unmet     func(o operated) error
+	}{
+		"one pass alone": {migration.ConditionVerified, "1 of 2 recorded", func(o operated) error {
+			err := o.rdb.Del(o.Context(), "ai:migration-passes").Err()
+			o.inNewOnly(app.ExitOK, "verify", "--rate=0", "--index-lag=0", "--record")
+			return err
+		}},
+		"a difference": {migration.ConditionVerified, "left differences: index-", func(o operated) error {
+			err := o.rdb.ZAdd(o.Context(), "ai:index:acme", redis.Z{Member: "none"}).Err()
+			o.inNewOnly(app.ExitDiffers, "verify", "--rate=0", "--index-lag=0", "--record")
+			return err
+		}},
+		"a live server": {migration.ConditionServers, "1 of 2 live servers do not fit: one in strict new", func(o operated) error {
+			var err error
+			for id, phase := range map[string]string{"one": "strict new", "two": "new only"} {
+				said := `{"id":"` + id + `","phase":"` + phase + `"}`
+				err = errors.Join(err, o.rdb.ZAdd(o.Context(), "ai:servers", redis.Z{Member: id}).Err(),
+					o.rdb.Set(o.Context(), "ai:server:"+id, said, time.Hour).Err())
+			}
+			return err
+		}},
+		"a server that is gone": {migration.ConditionServers, "a server in dual write was live at", func(o operated) error {
+			return o.rdb.HSet(o.Context(), "ai:phases-seen", "dual write:since", now, "dual write:last", now).Err()
+		}},
+		"a writer": {migration.ConditionWriters, "1 jobs were written without rev since", func(o operated) error {
+			o.predecessor(time.Now().Add(time.Minute), "late")
+			o.migrate(app.ExitOK, "backfill", "--execute", "--rate=0")
+			o.inNewOnly(app.ExitOK, "verify", "--rate=0", "--index-lag=0", "--record")
+			return nil
+		}},
+		"a read": {migration.ConditionFallback, "the last of 7 at", func(o operated) error {
+			return o.rdb.HSet(o.Context(), "ai:fallback-hits", "count", 7, "last", now).Err()
+		}},
+		"an entry": {migration.ConditionQueue, "1 of 2 entries name no workspace", func(o operated) error {
+			return o.rdb.RPush(o.Context(), "ai:queue:pending", "1").Err()
+		}},
+		"a worker": {migration.ConditionWorkers, "1 connections take queue entries", func(o operated) error {
+			go o.rdb.BLPop(o.Context(), 0, "nobody") // it ends with the test
+			require.Eventually(o, func() bool {
+				return strings.Contains(o.rdb.ClientList(o.Context()).Val(), "cmd=blpop")
+			}, waitLimit, 10*time.Millisecond)
+			return nil
+		}},
+	} {
+		shown[c.condition] = true
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := operate(t)
+			o.openRetire()
+			require.NoError(t, c.unmet(o))
+			before := redisserver.Dump(t, o.rdb, "*")
+			stdout, stderr := o.inNewOnly(app.ExitRefused, "retire", "--execute", "--rate=0")
+			require.Empty(t, stdout)
+			require.Contains(t, stderr, `relay: refused: the gate "retire" is closed: `+c.condition.String()+": ")
+			require.Contains(t, stderr, c.because)
+			for _, other := range migration.Conditions() {
+				require.True(t, other == c.condition || !strings.Contains(stderr, other.String()+": "), stderr)
+			}
+			require.Equal(t, before, redisserver.Dump(t, o.rdb, "*"), "a refused command changes nothing")
+		})
+	}
+	for _, condition := range migration.GateRetire.Conditions() {
+		require.True(t, shown[condition], condition)
+	}
+	t.Run("none", func(t *testing.T) {
+		t.Parallel()
+		o := operate(t)
+		o.openRetire()
+		stdout, _ := o.inNewOnly(app.ExitOK, "retire", "--execute", "--rate=0")
+		require.Regexp(t, `removed +3\n`, stdout)
+		require.Empty(t, redisserver.Dump(t, o.rdb, "ai:jobs:*"))
+		require.Len(t, redisserver.Dump(t, o.rdb, "ai:job:acme:*"), 3)
+	})
 }
 
 // TestMigrateRetireEndsCleanly: with nothing left there is nothing to say.

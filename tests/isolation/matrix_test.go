@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -20,13 +21,18 @@ import (
 
 // TestIsolationMatrix asks every registered route with every kind of credential, naming every workspace in every
 // place, for jobs that stand in every schema, under every legal set of flags. Beside each refusal stands the same
-// request with the one thing set right, which must succeed.
+// request with the one thing set right, which must succeed. With RELAY_SOAK=full it goes through new only once more, after
+// all jobs were moved there.
 func TestIsolationMatrix(t *testing.T) {
 	t.Parallel()
 	issued := newAuthority(t)
 	var total totals
+	all := phases(t)
+	if os.Getenv("RELAY_SOAK") == "full" {
+		all = append(all, retired(t))
+	}
 	t.Run("phases", func(t *testing.T) {
-		for i, p := range phases(t) {
+		for i, p := range all {
 			level := []string{"debug", "info"}[i%2]
 			t.Run(p.name, func(t *testing.T) {
 				t.Parallel()
@@ -81,6 +87,9 @@ func newMatrix(t *testing.T, issued *authority, p phase, level string, total *to
 	rdb := redis.Client(t)
 	require.NoError(t, rdb.Do(t.Context(), "ACL", "SETUSER", "relay", "on", ">"+m.password, "~*", "&*", "+@all").Err())
 	m.world = populate(t, rdb, p)
+	if p.retired {
+		m.retire(t, redis)
+	}
 	site, env := issued.site(t)
 	m.site = site
 	m.server = harness.Start(t, harness.Environment(p.env, env, map[string]string{

@@ -27,8 +27,16 @@ type service struct {
 // application's key is there, so that lists go by SCAN until buildIndex: tests store jobs as a predecessor does.
 func serve(t *testing.T, phaseName string, more map[string]string) *service {
 	t.Helper()
+	return serveIn(t, phaseNamed(t, phaseName), more)
+}
+
+func serveIn(t *testing.T, p phase, more map[string]string) *service {
+	t.Helper()
 	s := &service{redis: redisserver.Start(t), tokens: map[string]string{}}
-	s.world = &world{rdb: s.redis.Client(t), phase: phaseNamed(t, phaseName)}
+	s.world = &world{rdb: s.redis.Client(t), phase: p}
+	if p.retired {
+		loadRetired(t, s.rdb)
+	}
 	require.NoError(t, s.rdb.Set(t.Context(), "another:application", "x", 0).Err())
 	keys := harness.NewKeys(t)
 	for _, ws := range append(tenants(), stranger) {
@@ -55,13 +63,13 @@ func buildIndex(t *testing.T, redisURL string) {
 	require.Equal(t, app.ExitOK, code, stderr)
 }
 
-// inEveryPhase runs a test six times.
+// inEveryPhase runs a test in each of the six, and in the last once more on a store that was moved there.
 func inEveryPhase(t *testing.T, test func(t *testing.T, s *service)) {
 	t.Helper()
-	for _, p := range phases(t) {
+	for _, p := range append(phases(t), retired(t)) {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
-			test(t, serve(t, p.name, nil))
+			test(t, serveIn(t, p, nil))
 		})
 	}
 }

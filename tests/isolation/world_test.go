@@ -42,6 +42,7 @@ type phase struct {
 	name                                     string
 	env                                      map[string]string
 	writesOld, writesNew, readsOld, readsNew bool
+	retired                                  bool // the store was moved, and its old copies removed
 }
 
 func phases(tb testing.TB) []phase {

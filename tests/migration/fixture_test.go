@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/tests/harness"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
@@ -103,6 +104,38 @@ func TestFixtureInEveryPhase(t *testing.T) {
 		})
 	}
 	require.Equal(t, before, redisserver.Dump(t, rdb, "*"), "reading changes nothing")
+}
+
+// TestFixtureRetired: what dual write served of the predecessor's jobs is what new only serves once they were moved and
+// their old copies removed. Of the old keys those are left that hold no job, as they were.
+func TestFixtureRetired(t *testing.T) {
+	l := load(t)
+	rdb := l.redis.Client(t)
+	before, nobodys := redisserver.Dump(t, rdb, "ai:jobs:*"), redisserver.Keyspace{}
+	for key, content := range before {
+		f := l.stock[key]
+		if !validWorkspace(f["workspace_id"]) || key != "ai:jobs:"+f["job_id"] {
+			nobodys[key] = content
+		}
+	}
+	require.Len(t, nobodys, 4)
+	harness.Retire(t, l.redis, "wrong-type=2", "invalid-workspace=2")
+	require.Equal(t, nobodys, redisserver.Dump(t, rdb, "ai:jobs:*"))
+	s := serve(t, l.redis, migration.NewOnly, l.workspaces)
+	for _, ws := range l.workspaces {
+		all := l.expected(migration.DualWrite, ws)
+		for _, status := range []string{"", "pending", "running", "completed", "failed"} {
+			l.requireWalk(t, s, ws, 100, status, withStatus(all, status))
+		}
+		for id := range l.stock.suffixes() {
+			if status, j := s.job(t, ws, id); all[id] == nil {
+				requireAbsent(t, status, j)
+			} else {
+				require.Equal(t, all[id], j)
+			}
+		}
+	}
+	l.requireOddKeys(t, s)
 }
 
 func (loaded) requireWalk(t *testing.T, s server, ws string, limit int, status string, want map[string]map[string]any) {
