@@ -2,7 +2,6 @@ package httpapi_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -22,11 +21,13 @@ import (
 	"github.com/golang/mock/gomock"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/relay-jobs/relay/adapters/httpapi"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/workspace"
 	"github.com/relay-jobs/relay/ports/portsmock"
+	"github.com/relay-jobs/relay/tests/harness/conformance"
 )
 
 func TestRequestID(t *testing.T) {
@@ -291,6 +292,13 @@ func TestServerOnTheWire(t *testing.T) {
 			status, _, _ := strings.Cut(answer, "\r\n")
 			require.Contains(t, status, test.status)
 			require.Contains(t, answer, test.has)
+			if test.has == "text/plain" || test.status == "417 Expectation Failed" {
+				require.NotContains(t, answer, "X-Request-Id", "no route was asked")
+				return
+			}
+			x, err := conformance.FromWire(test.request, answer)
+			require.NoError(t, err)
+			require.NoError(t, x.Check())
 		})
 	}
 }
@@ -408,13 +416,14 @@ func TestCallerThatLeaves(t *testing.T) {
 
 func TestOpenAPIIsTheDocument(t *testing.T) {
 	t.Parallel()
+	written, err := os.ReadFile("openapi.yaml")
+	require.NoError(t, err)
+	var want any
+	require.NoError(t, yaml.Unmarshal(written, &want))
+	wanted, err := json.Marshal(want)
+	require.NoError(t, err)
 	w := newEdge(t).do(service("/openapi.json"))
-	var got struct {
-		OpenAPI string         `json:"openapi"`
-		Paths   map[string]any `json:"paths"`
-	}
-	require.NoError(t, json.NewDecoder(bytes.NewReader(w.Body.Bytes())).Decode(&got))
-	require.Equal(t, "3.1.0", got.OpenAPI)
-	require.Len(t, got.Paths, 7)
+	require.JSONEq(t, string(wanted), w.Body.String())
 	require.NotContains(t, w.Body.String(), "x-go-", "consumers are not told about Go")
+	require.Regexp(t, `"/ai/execute":.*"/ai/jobs":.*"/ai/jobs/{job_id}":.*"/docs":`, w.Body.String(), "in the order of the file")
 }
