@@ -336,13 +336,14 @@ func stalled(t *testing.T) (e *edge, began chan context.Context, release chan st
 	return e, began, release
 }
 
-func fetch(ctx context.Context, addr string) (int, error) {
+func fetch(t *testing.T, ctx context.Context, addr string) (int, error) { //nolint:revive // a helper's first parameter is t
+	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/ai/jobs/a", nil)
 	if err != nil {
 		return 0, err
 	}
 	r.Header.Set("Authorization", "Bearer good")
-	answer, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+	answer, err := conformance.Client(t).Do(r)
 	if err != nil {
 		return 0, err
 	}
@@ -361,7 +362,7 @@ func TestShutdownDrains(t *testing.T) {
 	server, addr := started(t, e.api.Handler(), serverConfig())
 	answered, down := make(chan fetched, 1), make(chan error, 1)
 	go func() {
-		status, err := fetch(t.Context(), addr)
+		status, err := fetch(t, t.Context(), addr)
 		answered <- fetched{status, err}
 	}()
 	<-began
@@ -385,7 +386,7 @@ func TestShutdownCutsOffWhatTakesTooLong(t *testing.T) {
 	server, addr := started(t, e.api.Handler(), serverConfig())
 	answered := make(chan fetched, 1)
 	go func() {
-		status, err := fetch(t.Context(), addr)
+		status, err := fetch(t, t.Context(), addr)
 		answered <- fetched{status, err}
 	}()
 	running := <-began
@@ -403,7 +404,7 @@ func TestCallerThatLeaves(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	answered := make(chan fetched, 1)
 	go func() {
-		status, err := fetch(ctx, addr)
+		status, err := fetch(t, ctx, addr)
 		answered <- fetched{status, err}
 	}()
 	<-began
