@@ -9,9 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 
 	"github.com/gin-gonic/gin"
-	"go.yaml.in/yaml/v3"
+	"github.com/goccy/go-yaml"
 )
 
 //go:embed openapi.yaml
@@ -26,14 +27,28 @@ type document struct {
 	policy  string // Content-Security-Policy of the page
 }
 
-func loadDocument() (document, error) {
-	var tree map[string]any
-	if err := yaml.Unmarshal(openapiYAML, &tree); err != nil {
-		return document{}, fmt.Errorf("openapi.yaml: %w", err)
-	}
-	openapi, err := json.Marshal(tree)
+// OpenAPI gives the document as JSON, its parts in the order in which they are written. It must not be changed.
+func OpenAPI() ([]byte, error) { return openAPI() }
+
+// openAPI reads the YAML once in a process: it is the longest part of making an API.
+//
+//nolint:gochecknoglobals // a constant that has to be computed
+var openAPI = sync.OnceValues(func() ([]byte, error) {
+	spaced, err := yaml.YAMLToJSON(openapiYAML)
 	if err != nil {
-		return document{}, fmt.Errorf("openapi.yaml: %w", err)
+		return nil, fmt.Errorf("openapi.yaml: %w", err)
+	}
+	var dense bytes.Buffer
+	if err := json.Compact(&dense, spaced); err != nil {
+		return nil, fmt.Errorf("openapi.yaml: %w", err)
+	}
+	return dense.Bytes(), nil
+})
+
+func loadDocument() (document, error) {
+	openapi, err := OpenAPI()
+	if err != nil {
+		return document{}, err
 	}
 	style, err := sourceHash("style")
 	if err != nil {
@@ -45,7 +60,7 @@ func loadDocument() (document, error) {
 	}
 	return document{
 		openapi: openapi,
-		policy: "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
+		policy: "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
 			"style-src '" + style + "'; script-src '" + script + "'",
 	}, nil
 }

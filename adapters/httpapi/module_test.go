@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/relay-jobs/relay/adapters/httpapi"
+	"github.com/relay-jobs/relay/tests/harness/conformance"
 )
 
 // TestOperatorsDoNotHoldUpTheStop: what runs on the admin listener, such as a trace of minutes, gets no grace that
@@ -45,7 +46,7 @@ func TestOperatorsDoNotHoldUpTheStop(t *testing.T) {
 		r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+addresses.Admin+"/metrics", nil)
 		if err == nil {
 			var answer *http.Response
-			if answer, err = http.DefaultClient.Do(r); err == nil {
+			if answer, err = conformance.Client(t).Do(r); err == nil {
 				err = answer.Body.Close()
 			}
 		}

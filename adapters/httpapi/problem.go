@@ -56,8 +56,8 @@ func problemOf(err error) Problem {
 		f = fault.New(fault.KindOf(err), fault.CodeInternal, "Internal error")
 	}
 	given := ErrorCode(f.Code)
-	if !given.Valid() {
-		given = ErrorCodeInternal
+	if !given.Valid() { // the document does not have it, so that no caller could act on it
+		return unexpected()
 	}
 	switch fault.KindOf(err) {
 	case fault.Invalid:

@@ -216,7 +216,7 @@ func withTarget(a ask, target string) ask {
 
 // unsaid is a request for an action that does not announce its length.
 func unsaid(body string) ask {
-	a := execute("")
+	a := execute(body)
 	a.reader = struct{ *strings.Reader }{strings.NewReader(body)}
 	return a
 }

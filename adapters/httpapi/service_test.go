@@ -2,7 +2,6 @@ package httpapi_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -22,11 +21,13 @@ import (
 	"github.com/golang/mock/gomock"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/relay-jobs/relay/adapters/httpapi"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/workspace"
 	"github.com/relay-jobs/relay/ports/portsmock"
+	"github.com/relay-jobs/relay/tests/harness/conformance"
 )
 
 func TestRequestID(t *testing.T) {
@@ -291,6 +292,13 @@ func TestServerOnTheWire(t *testing.T) {
 			status, _, _ := strings.Cut(answer, "\r\n")
 			require.Contains(t, status, test.status)
 			require.Contains(t, answer, test.has)
+			if test.has == "text/plain" || test.status == "417 Expectation Failed" {
+				require.NotContains(t, answer, "X-Request-Id", "no route was asked")
+				return
+			}
+			x, err := conformance.FromWire(test.request, answer)
+			require.NoError(t, err)
+			require.NoError(t, x.Check())
 		})
 	}
 }
@@ -328,13 +336,14 @@ func stalled(t *testing.T) (e *edge, began chan context.Context, release chan st
 	return e, began, release
 }
 
-func fetch(ctx context.Context, addr string) (int, error) {
+func fetch(t *testing.T, ctx context.Context, addr string) (int, error) { //nolint:revive // a helper's first parameter is t
+	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/ai/jobs/a", nil)
 	if err != nil {
 		return 0, err
 	}
 	r.Header.Set("Authorization", "Bearer good")
-	answer, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+	answer, err := conformance.Client(t).Do(r)
 	if err != nil {
 		return 0, err
 	}
@@ -353,7 +362,7 @@ func TestShutdownDrains(t *testing.T) {
 	server, addr := started(t, e.api.Handler(), serverConfig())
 	answered, down := make(chan fetched, 1), make(chan error, 1)
 	go func() {
-		status, err := fetch(t.Context(), addr)
+		status, err := fetch(t, t.Context(), addr)
 		answered <- fetched{status, err}
 	}()
 	<-began
@@ -377,7 +386,7 @@ func TestShutdownCutsOffWhatTakesTooLong(t *testing.T) {
 	server, addr := started(t, e.api.Handler(), serverConfig())
 	answered := make(chan fetched, 1)
 	go func() {
-		status, err := fetch(t.Context(), addr)
+		status, err := fetch(t, t.Context(), addr)
 		answered <- fetched{status, err}
 	}()
 	running := <-began
@@ -395,7 +404,7 @@ func TestCallerThatLeaves(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	answered := make(chan fetched, 1)
 	go func() {
-		status, err := fetch(ctx, addr)
+		status, err := fetch(t, ctx, addr)
 		answered <- fetched{status, err}
 	}()
 	<-began
@@ -408,13 +417,14 @@ func TestCallerThatLeaves(t *testing.T) {
 
 func TestOpenAPIIsTheDocument(t *testing.T) {
 	t.Parallel()
+	written, err := os.ReadFile("openapi.yaml")
+	require.NoError(t, err)
+	var want any
+	require.NoError(t, yaml.Unmarshal(written, &want))
+	wanted, err := json.Marshal(want)
+	require.NoError(t, err)
 	w := newEdge(t).do(service("/openapi.json"))
-	var got struct {
-		OpenAPI string         `json:"openapi"`
-		Paths   map[string]any `json:"paths"`
-	}
-	require.NoError(t, json.NewDecoder(bytes.NewReader(w.Body.Bytes())).Decode(&got))
-	require.Equal(t, "3.1.0", got.OpenAPI)
-	require.Len(t, got.Paths, 7)
+	require.JSONEq(t, string(wanted), w.Body.String())
 	require.NotContains(t, w.Body.String(), "x-go-", "consumers are not told about Go")
+	require.Regexp(t, `"/ai/execute":.*"/ai/jobs":.*"/ai/jobs/{job_id}":.*"/docs":`, w.Body.String(), "in the order of the file")
 }

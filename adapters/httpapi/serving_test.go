@@ -256,46 +256,50 @@ func TestKinds(t *testing.T) {
 	t.Parallel()
 	const inside = "dial tcp redis.internal:6379: ai:job:acme-eu:7"
 	cause := errors.New(inside)
+	executed, read, listed := execute(`{"action_provider":"p","action_name":"n"}`), get("a"), list("")
 	for name, test := range map[string]struct {
+		asked  ask
 		err    error
 		status int
 		code   string
 		detail string
 	}{
 		"invalid": {
-			fault.BadInput(fault.CodeInvalidCursor, "Invalid cursor", fault.Violation{Parameter: "cursor", Detail: "is old"}),
+			listed, fault.BadInput(fault.CodeInvalidCursor, "Invalid cursor", fault.Violation{Parameter: "cursor", Detail: "is old"}),
 			400, "invalid_cursor", "Invalid cursor",
 		},
-		"mismatch":         {fault.Wrap(cause, fault.Mismatch, fault.CodeIdempotencyKeyReuse, "Used"), 422, "idempotency_key_reuse", "Used"},
-		"too large":        {fault.Wrap(cause, fault.TooLarge, fault.Code(httpapi.ErrorCodeParamsTooLarge), "Large"), 413, "params_too_large", "Large"},
-		"canceled":         {fault.Wrap(cause, fault.Canceled, fault.CodeCanceled, inside), 499, "canceled", "The request was canceled"},
-		"canceled context": {context.Canceled, 499, "canceled", "The request was canceled"},
+		"mismatch":         {executed, fault.Wrap(cause, fault.Mismatch, fault.CodeIdempotencyKeyReuse, "Used"), 422, "idempotency_key_reuse", "Used"},
+		"too large":        {executed, fault.Wrap(cause, fault.TooLarge, fault.Code(httpapi.ErrorCodeParamsTooLarge), "Large"), 413, "params_too_large", "Large"},
+		"canceled":         {executed, fault.Wrap(cause, fault.Canceled, fault.CodeCanceled, inside), 499, "canceled", "The request was canceled"},
+		"canceled context": {executed, context.Canceled, 499, "canceled", "The request was canceled"},
 		"unavailable": {
-			fault.Wrap(cause, fault.Unavailable, fault.CodeStorageUnavailable, inside),
+			executed, fault.Wrap(cause, fault.Unavailable, fault.CodeStorageUnavailable, inside),
 			500, "storage_unavailable", "The storage is unavailable, try again",
 		},
 		"timeout": {
-			fault.Wrap(cause, fault.Timeout, fault.CodeStorageUnavailable, inside),
+			executed, fault.Wrap(cause, fault.Timeout, fault.CodeStorageUnavailable, inside),
 			500, "storage_unavailable", "The storage is unavailable, try again",
 		},
-		"deadline": {context.DeadlineExceeded, 500, "storage_unavailable", "The storage is unavailable, try again"},
+		"deadline": {executed, context.DeadlineExceeded, 500, "storage_unavailable", "The storage is unavailable, try again"},
 		"credentials cannot be checked": {
-			fault.Wrap(cause, fault.Unavailable, fault.CodeAuthUnavailable, inside),
+			executed, fault.Wrap(cause, fault.Unavailable, fault.CodeAuthUnavailable, inside),
 			500, "auth_unavailable", "Credentials cannot be checked right now, try again",
 		},
 		"record": {
-			fault.Wrap(cause, fault.Internal, fault.CodeRecordInvalid, inside),
+			read, fault.Wrap(cause, fault.Internal, fault.CodeRecordInvalid, inside),
 			500, "record_invalid", "The stored record of this job cannot be read",
 		},
-		"internal":      {fault.Wrap(cause, fault.Internal, fault.CodeInternal, inside), 500, "internal", "Internal error"},
-		"no fault":      {cause, 500, "internal", "Internal error"},
-		"unlisted code": {fault.Wrap(cause, fault.Mismatch, "unheard_of", "No"), 422, "internal", "No"},
+		"internal":      {executed, fault.Wrap(cause, fault.Internal, fault.CodeInternal, inside), 500, "internal", "Internal error"},
+		"no fault":      {executed, cause, 500, "internal", "Internal error"},
+		"unlisted code": {executed, fault.Wrap(cause, fault.Mismatch, "unheard_of", "No"), 500, "internal", "Internal error"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := newEdge(t)
-			e.jobs.EXPECT().Enqueue(gomock.Any(), gomock.Any()).Return(job.Enqueued{}, test.err)
-			w := e.do(execute(`{"action_provider":"p","action_name":"n"}`))
+			e.jobs.EXPECT().Enqueue(gomock.Any(), gomock.Any()).Return(job.Enqueued{}, test.err).AnyTimes()
+			e.jobs.EXPECT().Get(gomock.Any(), gomock.Any(), gomock.Any()).Return(job.Job{}, test.err).AnyTimes()
+			e.jobs.EXPECT().List(gomock.Any(), gomock.Any(), gomock.Any()).Return(job.Page{}, test.err).AnyTimes()
+			w := e.do(test.asked)
 			p := problemIn(t, w)
 			require.Equal(t, test.status, w.Code)
 			require.EqualValues(t, test.code, p.Code)

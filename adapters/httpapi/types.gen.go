@@ -165,7 +165,7 @@ type ActionName = string
 // Examples: order-1815
 type ClientRequestID = string
 
-// ErrorCode The stable name of a reason.
+// ErrorCode The stable name of a reason. Each says what it means, and then what to do about it.
 type ErrorCode string
 
 // ExecuteRequest defines model for ExecuteRequest.
@@ -284,7 +284,7 @@ type Problem struct {
 	// Detail What went wrong, for people.
 	Detail string `json:"detail"`
 
-	// Code The stable name of a reason.
+	// Code The stable name of a reason. Each says what it means, and then what to do about it.
 	Code ErrorCode `json:"code"`
 
 	// RequestID The same as `X-Request-Id`.

@@ -20,6 +20,7 @@ import (
 	"github.com/relay-jobs/relay/app"
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/tests/harness"
+	"github.com/relay-jobs/relay/tests/harness/conformance"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
@@ -38,7 +39,7 @@ func request(t *testing.T, method, url, token, body string) (int, string) {
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := conformance.Client(t).Do(req)
 	require.NoError(t, err)
 	defer resp.Body.Close() //nolint:errcheck // only read from
 	content, err := io.ReadAll(resp.Body)
@@ -73,8 +74,7 @@ func TestServeFromStartToStop(t *testing.T) {
 
 	status, _ = request(t, http.MethodGet, p.URL+"/readyz", "", "")
 	require.Equal(t, http.StatusOK, status)
-	status, body = request(t, http.MethodGet, p.AdminURL+"/metrics", "", "")
-	require.Equal(t, http.StatusOK, status)
+	body = harness.Admin(t, p.AdminURL+"/metrics")
 	require.Contains(t, body, `relay_job_read_path_total{path="new",workspace_id="acme"} 1`)
 	require.Contains(t, body, `relay_dual_write_attempt_total{result="succeeded",workspace_id="acme"} 1`)
 	require.Contains(t, body, `relay_redis_command_duration_seconds_count`)
@@ -247,7 +247,7 @@ func curl(t *testing.T, args []string) int {
 		require.True(t, ok, h)
 		req.Header.Set(name, value)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := conformance.Client(t).Do(req)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	return resp.StatusCode

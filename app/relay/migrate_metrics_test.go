@@ -68,8 +68,7 @@ func TestBackfillTellsItsCounts(t *testing.T) {
 	require.Eventually(t, func() bool { return said.MatchString(stderr.String()) }, waitLimit, 10*time.Millisecond)
 	metrics := said.FindStringSubmatch(stderr.String())[1]
 	require.Eventually(t, func() bool {
-		status, body := request(t, http.MethodGet, metrics, "", "")
-		return status == http.StatusOK && countsOf(t, body)["succeeded"] > 0
+		return countsOf(t, harness.Admin(t, metrics))["succeeded"] > 0
 	}, waitLimit, 10*time.Millisecond)
 	require.Nil(t, pushed.Load(), "a run that goes on has pushed nothing")
 	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))

@@ -325,6 +325,44 @@ func keyLiterals(s source) (found []string) {
 	return found
 }
 
+// TestSuitesAskThroughTheDocument: what a test asks of the API is held to the API's document by the client that asks.
+func TestSuitesAskThroughTheDocument(t *testing.T) {
+	t.Parallel()
+	through := 0
+	for _, s := range sources(t) {
+		switch {
+		case under(s.file, "tests/harness"), under(s.file, "tests/bench"), !s.test && !under(s.file, "tests"):
+		case underAny(s.file, []string{"app", "adapters/httpapi", "tests"}):
+			require.Empty(t, clients(s), "%s: use tests/harness/conformance", s.file)
+			if slices.Contains(s.imports, "tests/harness/conformance") {
+				through++
+			}
+		}
+	}
+	require.Greater(t, through, 5)
+}
+
+// clients gives what in s sends requests by itself.
+func clients(s source) (found []string) {
+	ast.Inspect(s.syntax, func(n ast.Node) bool {
+		if sel, ok := n.(*ast.SelectorExpr); ok {
+			if x, ok := sel.X.(*ast.Ident); ok && x.Name == "http" && slices.Contains(
+				[]string{"DefaultClient", "DefaultTransport", "Transport", "Get", "Head", "Post", "PostForm"}, sel.Sel.Name) {
+				found = append(found, "http."+sel.Sel.Name)
+			}
+		}
+		if literal, ok := n.(*ast.CompositeLit); ok {
+			if sel, ok := literal.Type.(*ast.SelectorExpr); ok && sel.Sel.Name == "Client" {
+				if x, ok := sel.X.(*ast.Ident); ok && x.Name == "http" {
+					found = append(found, "http.Client")
+				}
+			}
+		}
+		return true
+	})
+	return found
+}
+
 // TestRulesCatchWhatTheyForbid gives each rule a file that breaks it.
 func TestRulesCatchWhatTheyForbid(t *testing.T) {
 	t.Parallel()
@@ -354,4 +392,10 @@ func TestRulesCatchWhatTheyForbid(t *testing.T) {
 	require.Equal(t, []string{"time.Now"}, clockReads(s))
 	require.Equal(t, []string{"ai:jobs:"}, keyLiterals(s))
 	require.Equal(t, []string{"migration.Flags", "….Flags"}, flagReads(s))
+
+	s, err = parse(token.NewFileSet(), "tests/isolation/x_test.go", []byte(`package x
+		var a, b, c = http.DefaultClient, http.Get, &http.Client{Transport: &http.Transport{}}
+		var d *http.Client`))
+	require.NoError(t, err)
+	require.Equal(t, []string{"http.DefaultClient", "http.Get", "http.Client", "http.Transport"}, clients(s))
 }

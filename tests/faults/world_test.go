@@ -31,6 +31,7 @@ import (
 	"github.com/relay-jobs/relay/tests/contract"
 	"github.com/relay-jobs/relay/tests/faults/redisproxy"
 	"github.com/relay-jobs/relay/tests/harness"
+	"github.com/relay-jobs/relay/tests/harness/conformance"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
@@ -222,9 +223,9 @@ type api struct {
 
 func newAPI(t *testing.T, url, token string) api {
 	t.Helper()
-	transport := &http.Transport{MaxIdleConnsPerHost: 128}
-	t.Cleanup(transport.CloseIdleConnections)
-	return api{url: url, token: token, http: &http.Client{Transport: transport, Timeout: patience}}
+	client := conformance.Client(t)
+	client.Timeout = patience
+	return api{url: url, token: token, http: client}
 }
 
 // send gives the error of a request that was not answered. It may be called beside the test's goroutine.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/tests/harness"
+	"github.com/relay-jobs/relay/tests/harness/conformance"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
@@ -23,7 +24,7 @@ func post(t *testing.T, url, token string) int {
 	require.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := conformance.Client(t).Do(req)
 	require.NoError(t, err)
 	_, err = io.Copy(io.Discard, resp.Body)
 	require.NoError(t, err)
@@ -54,7 +55,7 @@ func TestTwoServicesShareARedis(t *testing.T) {
 	require.NoError(t, old.Stop())
 	require.Len(t, old.Log.Message(t, "request"), 1)
 	require.Equal(t, "legacy", old.Log.Message(t, "serving")[0]["phase"])
-	_, err := http.Get(old.URL + "/livez") //nolint:noctx,bodyclose // nobody answers
+	_, err := conformance.Client(t).Get(old.URL + "/livez") //nolint:noctx,bodyclose // nobody answers
 	require.Error(t, err)
 	require.Equal(t, 0, both.Stop(t))
 	require.Equal(t, "canary", both.Log.Message(t, "serving")[0]["phase"])

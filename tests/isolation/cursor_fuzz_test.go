@@ -19,6 +19,7 @@ import (
 
 	"github.com/relay-jobs/relay/adapters/httpapi"
 	"github.com/relay-jobs/relay/tests/harness"
+	"github.com/relay-jobs/relay/tests/harness/conformance"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
@@ -117,6 +118,7 @@ func (s *fuzzed) list(tb testing.TB, ws string, query url.Values) (ids []string,
 	r.Header.Set("Authorization", "Bearer "+s.tokens[ws])
 	w, before := httptest.NewRecorder(), s.sent.n.Load()
 	s.api.Handler().ServeHTTP(w, r)
+	require.NoError(tb, conformance.Exchange{Request: r, Status: w.Code, Header: w.Header(), Body: w.Body.Bytes()}.Check())
 	require.Less(tb, s.sent.n.Load()-before, int64(500), "commands")
 	require.NotContains(tb, w.Body.String(), contentMark(neighbour(ws)))
 	require.NotContains(tb, w.Body.String(), idMark(neighbour(ws)))

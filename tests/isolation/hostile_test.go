@@ -15,14 +15,25 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/relay-jobs/relay/tests/harness"
+	"github.com/relay-jobs/relay/tests/harness/conformance"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
 // canary is in every hostile input that can hold it. No answer and no log line may.
 const canary = "canary7f3c"
 
-// exchange sends bytes as they are on a connection of its own, and gives one answer, parsed and as its bytes.
+// exchange sends a request as its bytes and gives the answer, parsed and as its bytes. It is held to the document.
 func exchange(t *testing.T, s *service, text string) (a answer, whole string) {
+	t.Helper()
+	a, whole = speak(t, s, text)
+	x, err := conformance.FromWire(text, whole)
+	require.NoError(t, err, "%.300s", text)
+	require.NoError(t, x.Check(), "%.300s", text)
+	return a, whole
+}
+
+// speak sends bytes as they are on a connection of its own, and gives one answer, parsed and as its bytes.
+func speak(t *testing.T, s *service, text string) (a answer, whole string) {
 	t.Helper()
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.base, "http://"))
 	require.NoError(t, err)
@@ -283,15 +294,15 @@ func (s *service) refuseHostileInput(t *testing.T) {
 	requireServed(s.rawGet("/ai/jobs"))
 	before := s.digest(t)
 	commands := s.commands(t)
-	refused := func(text string) answer {
-		a, _ := exchange(t, s, text)
+	refused := func(text string, send func(*testing.T, *service, string) (answer, string)) answer {
+		a, _ := send(t, s, text)
 		now := s.commands(t)
 		require.Equal(t, commands+1, now, "%.300s reached Redis", text)
 		commands = now
 		return a
 	}
 	for _, h := range s.hostileInput() {
-		a := refused(h.text)
+		a := refused(h.text, exchange)
 		require.Equal(t, h.status, a.status, "%s: %s", h.name, a.body)
 		a.requireWellFormed(t, "")
 		p := a.problem(t)
@@ -308,8 +319,9 @@ func (s *service) refuseHostileInput(t *testing.T) {
 		require.True(t, h.part == "" || h.part == *part, "%s: %s", h.name, a.body)
 	}
 	for name, text := range s.notHTTP() {
-		a := refused(text)
+		a := refused(text, speak)
 		require.Contains(t, []int{http.StatusBadRequest, http.StatusRequestHeaderFieldsTooLarge}, a.status, "%s: %s", name, a.body)
+		require.Empty(t, a.header["X-Request-Id"], "%s: it came to a route", name)
 	}
 	require.Equal(t, before, s.digest(t))
 

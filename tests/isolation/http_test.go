@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/relay-jobs/relay/tests/harness/conformance"
 )
 
 // sentRequestID is the X-Request-Id of every request, so that whole answers can be compared.
@@ -122,12 +124,7 @@ type caller struct {
 
 func newCaller(tb testing.TB, base string) *caller {
 	tb.Helper()
-	transport := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 8}
-	tb.Cleanup(transport.CloseIdleConnections)
-	return &caller{base: base, http: &http.Client{
-		Transport:     transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	return &caller{base: base, http: conformance.Client(tb)}
 }
 
 // send sends r with further headers, which may be nil.

@@ -1,13 +1,13 @@
 package isolation_test
 
 import (
-	"bufio"
-	"net/http"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/relay-jobs/relay/tests/harness"
 )
 
 // requireWhole holds the log of a server that was asked to stop to whole lines.
@@ -31,22 +31,16 @@ func logged(lines []map[string]any, msg string) []map[string]any {
 // metrics reads the operators' page: name and labels to value.
 func metrics(tb testing.TB, adminURL string) map[string]float64 {
 	tb.Helper()
-	req, err := http.NewRequestWithContext(tb.Context(), http.MethodGet, adminURL+"/metrics", nil)
-	require.NoError(tb, err)
-	resp, err := http.DefaultClient.Do(req)
-	require.NoError(tb, err)
-	defer resp.Body.Close() //nolint:errcheck // only read from
 	values := map[string]float64{}
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		series, value, ok := strings.Cut(lines.Text(), "} ")
+	for line := range strings.Lines(harness.Admin(tb, adminURL+"/metrics")) {
+		series, value, ok := strings.Cut(strings.TrimSpace(line), "} ")
 		if !ok || strings.HasPrefix(series, "#") {
 			continue
 		}
+		var err error
 		values[series+"}"], err = strconv.ParseFloat(value, 64)
 		require.NoError(tb, err)
 	}
-	require.NoError(tb, lines.Err())
 	require.NotEmpty(tb, values)
 	return values
 }

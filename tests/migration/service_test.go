@@ -1,8 +1,6 @@
 package migration_test
 
 import (
-	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/tests/harness"
+	"github.com/relay-jobs/relay/tests/harness/conformance"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
@@ -26,13 +25,14 @@ type server struct {
 
 	phase  migration.Phase
 	tokens map[string]string
+	http   *http.Client
 }
 
 // serve runs the service in a phase.
 func serve(t *testing.T, redis *redisserver.Server, phase migration.Phase, workspaces []string) server {
 	t.Helper()
 	keys := harness.NewKeys(t)
-	s := server{phase: phase, tokens: make(map[string]string)}
+	s := server{phase: phase, tokens: make(map[string]string), http: conformance.Client(t)}
 	for _, ws := range workspaces {
 		s.tokens[ws] = keys.Token(t, ws)
 	}
@@ -48,7 +48,7 @@ func (s server) get(t *testing.T, ws, path string) (int, []byte) {
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+path, http.NoBody)
 	require.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer "+s.tokens[ws])
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := s.http.Do(req)
 	require.NoError(t, err)
 	defer resp.Body.Close() //nolint:errcheck // read to its end
 	body, err := io.ReadAll(resp.Body)
@@ -141,20 +141,15 @@ func walk(t *testing.T, turn func(n int) server, ws string, limit int, status, c
 // counters reads the named counters of the admin listener: name{labels} to value.
 func (s server) counters(t *testing.T) map[string]float64 {
 	t.Helper()
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, s.AdminURL+"/metrics", http.NoBody)
-	require.NoError(t, err)
-	resp, err := http.DefaultClient.Do(req)
-	require.NoError(t, err)
-	defer resp.Body.Close() //nolint:errcheck // read to its end
-	require.Equal(t, http.StatusOK, resp.StatusCode)
 	values := make(map[string]float64)
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		name, number, ok := strings.Cut(lines.Text(), "} ")
+	for line := range strings.Lines(harness.Admin(t, s.AdminURL+"/metrics")) {
+		name, number, ok := strings.Cut(strings.TrimSpace(line), "} ")
 		if !ok || !strings.HasPrefix(name, "relay_") {
 			continue
 		}
+		var err error
 		values[name+"}"], err = strconv.ParseFloat(number, 64)
-		require.NoError(t, err, lines.Text())
+		require.NoError(t, err, line)
 	}
 	return values
 }
