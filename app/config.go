@@ -17,6 +17,7 @@ import (
 
 	"github.com/relay-jobs/relay/adapters/jwtauth"
 	"github.com/relay-jobs/relay/adapters/redisjobs"
+	"github.com/relay-jobs/relay/adapters/telemetry"
 	"github.com/relay-jobs/relay/core/migration"
 )
 
@@ -59,6 +60,8 @@ type Config struct {
 
 	LogLevel        zapcore.Level `env:"RELAY_LOG_LEVEL" envDefault:"info" want:"debug, info, warn or error" usage:"the least severe log lines that are written"`
 	WorkspaceLabels int           `env:"RELAY_WORKSPACE_LABELS" envDefault:"1000" want:"a whole number from 1 to 100000" usage:"workspaces that metrics tell apart; the rest is counted as _other"`
+	TraceEndpoint   string        `env:"OTEL_EXPORTER_OTLP_ENDPOINT" want:"an http:// or https:// URL without a password or query" usage:"base URL of the collector that takes traces as OTLP over HTTP; without it there are none"`
+	TraceRatio      float64       `env:"RELAY_TRACE_RATIO" envDefault:"1" want:"a number from 0 to 1" usage:"part of the traces that is kept, where no caller has decided that"`
 	Demo            Switch        `env:"RELAY_DEMO" envDefault:"off" want:"on or off" usage:"serve two demo workspaces from an embedded Redis that keeps nothing"`
 
 	// Phase is the row of the table of phases that the four schema flags stand for.
@@ -273,6 +276,8 @@ func (c *Config) outOfRange() (faults []error) {
 	check("IdleTimeout", c.IdleTimeout > 0)
 	check("ShutdownGrace", c.ShutdownGrace > 0)
 	check("LogLevel", c.LogLevel >= zapcore.DebugLevel && c.LogLevel <= zapcore.ErrorLevel)
+	check("TraceEndpoint", c.TraceEndpoint == "" || telemetry.ValidTraceEndpoint(c.TraceEndpoint))
+	check("TraceRatio", c.TraceRatio >= 0 && c.TraceRatio <= 1)
 	check("WorkspaceLabels", c.WorkspaceLabels >= 1 && c.WorkspaceLabels <= 100_000)
 	return faults
 }

@@ -52,9 +52,15 @@ func Options(c Config, s Streams) fx.Option {
 			newDemo, authenticate, telemetrySettings, redisOptions, httpSettings, apiConfig, newIndexKeeper,
 			func(o *telemetry.Observer) ports.Observer { return o },
 			func() ports.JobIDs { return uuidv7.JobIDs{} },
-			func(rdb *redis.Client, m *telemetry.Metrics, o ports.Observer) (ports.JobRepository, ports.JobIndex) {
+			func(
+				rdb *redis.Client, m *telemetry.Metrics, t *telemetry.Tracing, o ports.Observer,
+			) (ports.JobRepository, ports.JobIndex) {
 				m.WatchRedis(rdb)
+				t.WatchRedis(rdb)
 				r := router.New(rdb, c.Phase, redisjobs.Options{Retention: c.Retention, Observer: o})
+				m.WatchStorage(telemetry.Storage{
+					Load: redisjobs.NewCopies(rdb), Backlog: redisjobs.NewBacklog(rdb), Index: r,
+				})
 				return r, r
 			},
 			func(auth ports.AuthProvider, o ports.Observer) usecase.Gate {
@@ -84,7 +90,10 @@ func BuildInfo() telemetry.Build {
 }
 
 func telemetrySettings(c Config, s Streams) telemetry.Settings {
-	return telemetry.Settings{Output: s.Log, Level: c.LogLevel, Build: BuildInfo(), WorkspaceLabels: c.WorkspaceLabels}
+	return telemetry.Settings{
+		Output: s.Log, Level: c.LogLevel, Build: BuildInfo(), Phase: c.Phase, WorkspaceLabels: c.WorkspaceLabels,
+		Traces: telemetry.TraceSettings{Endpoint: c.TraceEndpoint, Ratio: c.TraceRatio},
+	}
 }
 
 func redisOptions(c Config, d *demo) redisjobs.ConnectOptions {
@@ -122,6 +131,7 @@ type needs struct {
 	Index  *indexKeeper
 	Checks []ports.HealthCheck
 	Served *telemetry.Metrics
+	Traced *telemetry.Tracing
 	Log    *zap.Logger
 }
 
@@ -132,6 +142,7 @@ func apiConfig(n needs) httpapi.Config {
 		ListJobs: usecase.ListJobs{Gate: n.Gate, Jobs: n.Jobs},
 		Checks:   append([]ports.HealthCheck{n.Redis, n.Index}, n.Checks...),
 		Requests: n.Served,
+		Tracer:   n.Traced.Tracer(),
 		Log:      n.Log,
 	}
 }

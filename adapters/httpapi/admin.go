@@ -22,6 +22,6 @@ func NewAdmin(metrics http.Handler, api *API) http.Handler {
 		{Route{http.MethodGet, "/debug/pprof/trace"}, gin.WrapF(pprof.Trace)},
 		{Route{http.MethodGet, "/debug/pprof/{profile}"}, gin.WrapF(pprof.Index)},
 	}
-	handler, _ := api.engine(routes)
+	handler, _ := api.engine(routes, nil)
 	return handler
 }

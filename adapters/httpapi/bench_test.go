@@ -56,7 +56,7 @@ func (i instant) EnqueueFailed(workspace.ID, fault.Kind) {}
 
 func (i instant) OtherWorkspaceRequested(workspace.ID, workspace.ID) {}
 
-func (i instant) RequestServed(string, string, int, time.Duration) {}
+func (i instant) RequestServed(string, string, int, time.Duration, string) {}
 
 // instantAPI serves a job from nowhere; jobs is what its use cases call.
 func instantAPI(tb testing.TB, jobs func(instant) ports.JobRepository) *httpapi.API {

@@ -49,7 +49,7 @@ type served struct {
 	status        int
 }
 
-func (e *edge) RequestServed(route, method string, status int, _ time.Duration) {
+func (e *edge) RequestServed(route, method string, status int, _ time.Duration, _ string) {
 	e.served = append(e.served, served{route, method, status})
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/relay-jobs/relay/core/usecase"
@@ -28,18 +29,19 @@ import (
 const unmatched = "unmatched"
 
 // RequestObserver is told about each request that was answered. Both labels come from closed sets: route is a template
-// of the document or "unmatched", method one of HTTP's or "other".
+// of the document or "unmatched", method one of HTTP's or "other". TraceID is empty where no trace of it is kept.
 type RequestObserver interface {
-	RequestServed(route, method string, status int, d time.Duration)
+	RequestServed(route, method string, status int, d time.Duration, traceID string)
 }
 
-// Config is what an API needs. All but Checks are required.
+// Config is what an API needs. All but Checks and Tracer are required.
 type Config struct {
 	Execute  usecase.Execute
 	GetJob   usecase.GetJob
 	ListJobs usecase.ListJobs
 	Checks   []ports.HealthCheck // what /readyz asks
 	Requests RequestObserver
+	Tracer   trace.Tracer // nil for no traces
 	Log      *zap.Logger
 }
 
@@ -88,7 +90,7 @@ func New(cfg Config) (*API, error) {
 		{Route{http.MethodGet, "/readyz"}, a.serveReadyz},
 		{Route{http.MethodGet, "/openapi.json"}, a.serveOpenAPI},
 		{Route{http.MethodGet, "/docs"}, a.serveDocs},
-	})
+	}, cfg.Tracer)
 	return a, nil
 }
 
@@ -101,8 +103,8 @@ func (a *API) Routes() []Route { return a.routes }
 // Drain makes /readyz answer 503 from now on, so that no new requests are sent here; those that come are still served.
 func (a *API) Drain() { a.draining.Store(true) }
 
-// engine builds a gin engine for routes, with everything that all of them share.
-func (a *API) engine(routes []route) (http.Handler, []Route) {
+// engine builds a gin engine for routes, with everything that all of them share. A nil tracer traces nothing.
+func (a *API) engine(routes []route, tracer trace.Tracer) (http.Handler, []Route) {
 	gin.SetMode(gin.ReleaseMode) // gin's only switch, for the whole process: else it prints to standard output
 	engine := gin.New()
 	engine.RedirectTrailingSlash = false
@@ -116,7 +118,7 @@ func (a *API) engine(routes []route) (http.Handler, []Route) {
 
 	templates := make(map[string]string, len(routes))
 	var registered []Route
-	engine.Use(a.exchanged(templates), a.recovered)
+	engine.Use(a.exchanged(templates, tracer), a.recovered)
 	engine.NoRoute(func(c *gin.Context) { a.refuse(c, errRouteNotFound()) })
 	engine.NoMethod(a.serveOtherMethod)
 	for _, r := range routes {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -51,24 +52,31 @@ func (w witness) Authenticate(ctx context.Context, credential string) (access.Pr
 }
 
 // exchanged opens an exchange, sets the headers of every answer, and reports the request once it is answered: one
-// access line and one observation. Neither holds anything that the caller chose but a sane request id and trace id.
-func (a *API) exchanged(templates map[string]string) gin.HandlerFunc {
+// access line, one observation and, where there is a tracer, one span. None holds anything that the caller chose but a
+// sane request id and trace id.
+func (a *API) exchanged(templates map[string]string, tracer trace.Tracer) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		start := time.Now()
 		ex := &exchange{requestID: requestID(c.Request.Header), trace: parseTraceParent(c.Request.Header)}
 		if ex.requestID == "" {
 			ex.requestID = uuid.NewString()
 		}
-		c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), exchangeKey{}, ex))
-		c.Header("X-Request-Id", ex.requestID)
-		c.Header("Cache-Control", "no-store")
 		route, ok := templates[c.FullPath()]
 		if !ok {
 			route = unmatched
 		}
+		method := methodLabel(c.Request.Method)
+		ctx := context.WithValue(c.Request.Context(), exchangeKey{}, ex)
+		var span trace.Span
+		if tracer != nil && !probes(route) {
+			ctx, span = startSpan(ctx, tracer, ex, method, route)
+		}
+		c.Request = c.Request.WithContext(ctx)
+		c.Header("X-Request-Id", ex.requestID)
+		c.Header("Cache-Control", "no-store")
 		defer func() {
-			method, status, took := methodLabel(c.Request.Method), c.Writer.Status(), time.Since(start)
-			a.requests.RequestServed(route, method, status, took)
+			status, took := c.Writer.Status(), time.Since(start)
+			a.requests.RequestServed(route, method, status, took, endSpan(span, ex, status))
 			line := a.log.Check(zapcore.InfoLevel, "request")
 			if line == nil {
 				return
@@ -135,46 +143,4 @@ func methodLabel(method string) string {
 		return method
 	}
 	return "other"
-}
-
-// traceParent is a valid traceparent of W3C Trace Context in the form of version 00, or empty.
-type traceParent string
-
-// traceParentLength is that of version 00, of which a higher version is a prolongation.
-const traceParentLength = 55
-
-// parseTraceParent reads the header strictly; what is invalid counts as not sent, as the recommendation has it.
-func parseTraceParent(h http.Header) traceParent {
-	given := h["Traceparent"]
-	if len(given) != 1 || len(given[0]) < traceParentLength {
-		return ""
-	}
-	s, rest := given[0][:traceParentLength], given[0][traceParentLength:]
-	zeroTrace, zeroParent := true, true
-	for i, c := range []byte(s) {
-		switch {
-		case i == 2 || i == 35 || i == 52:
-			if c != '-' {
-				return ""
-			}
-		case c >= '0' && c <= '9', c >= 'a' && c <= 'f':
-			zeroTrace = zeroTrace && (i < 3 || i > 34 || c == '0')
-			zeroParent = zeroParent && (i < 36 || i > 51 || c == '0')
-		default:
-			return ""
-		}
-	}
-	version := s[:2]
-	if zeroTrace || zeroParent || version == "ff" || version == "00" && rest != "" || rest != "" && rest[0] != '-' {
-		return ""
-	}
-	return traceParent("00" + s[2:])
-}
-
-// field gives the trace id to a log line, nothing where there is none.
-func (t traceParent) field() zap.Field {
-	if t == "" {
-		return zap.Skip()
-	}
-	return zap.String("trace_id", string(t[3:35]))
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 )
 
 const (
@@ -44,6 +46,22 @@ type trip struct {
 	failed   bool          // also where no command tells so: there was no connection
 }
 
+// wait returns when the trip is back or ctx ends. Where the caller's request is traced it is a span of that: whoever
+// measures trips cannot tell whose a shared one is.
+func (t *trip) wait(ctx context.Context) error {
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		_, span = span.TracerProvider().Tracer("github.com/relay-jobs/relay").Start(ctx, "shared PIPELINE",
+			trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attribute.String("db.system.name", "redis")))
+		defer span.End()
+	}
+	select {
+	case <-t.back:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err() //nolint:wrapcheck // the context's own error, which translate reads
+	}
+}
+
 func newBatcher(rdb redis.UniversalClient) *batcher {
 	return &batcher{Scripter: rdb, rdb: rdb, patience: defaultPatience}
 }
@@ -68,10 +86,8 @@ func (b *batcher) run(ctx context.Context, commands []redis.Cmder) error {
 	}
 	t := b.join(commands) //nolint:contextcheck // a trip belongs to several callers: none of them may end it
 	b.mu.Unlock()
-	select {
-	case <-t.back:
-	case <-ctx.Done():
-		return ctx.Err() //nolint:wrapcheck // the context's own error, which translate reads
+	if err := t.wait(ctx); err != nil {
+		return err
 	}
 	if t.failed || slices.ContainsFunc(commands, hasError) {
 		for _, c := range commands {

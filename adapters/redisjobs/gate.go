@@ -187,13 +187,16 @@ func (m *MigrationState) bare(ctx context.Context, entries []string) (bare int64
 
 // scoped tells whether an entry may be a workspace and a job id.
 func scoped(entry string) bool {
-	ws, id, ok := strings.Cut(entry, ":")
-	if !ok {
-		return false
-	}
-	_, errWorkspace := workspace.Parse(ws)
-	_, errID := job.ParseID(id)
-	return errWorkspace == nil && errID == nil
+	_, _, ok := splitEntry(entry)
+	return ok
+}
+
+// splitEntry reads an entry as a workspace and a job id.
+func splitEntry(entry string) (workspace.ID, job.ID, bool) {
+	before, after, _ := strings.Cut(entry, ":")
+	ws, errWorkspace := workspace.Parse(before)
+	id, errID := job.ParseID(after)
+	return ws, id, errWorkspace == nil && errID == nil
 }
 
 // takingCommands are those by which a worker of the predecessor may take an entry. Relay takes none by a bare command.

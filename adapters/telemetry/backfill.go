@@ -11,70 +11,92 @@ import (
 	"github.com/prometheus/client_golang/prometheus/push"
 
 	"github.com/relay-jobs/relay/core/migration"
-	"github.com/relay-jobs/relay/core/workspace"
 )
 
-// Backfill counts what became of the jobs that one run of a backfill met. Counting is for one goroutine; scrapes may
-// come meanwhile.
+// Backfill counts what became of the jobs that one run of a backfill met, and tells how far it is. Scrapes may come
+// meanwhile.
 type Backfill struct {
-	registry *prometheus.Registry
-	jobs     *prometheus.CounterVec
-	seen     map[workspace.ID]backfillCounters
-	other    backfillCounters
-	cap      int
+	registry   *prometheus.Registry
+	workspaces *workspaces
+	progress   prometheus.Gauge
+	progressed prometheus.Gauge
+	rate       prometheus.Gauge
+	share      prometheus.Gauge
+	slowed     *prometheus.GaugeVec
 }
 
-// backfillCounters are those of one workspace; they all exist from its first job on.
-type backfillCounters struct{ succeeded, failed, skipped prometheus.Counter }
+// The one event of a backfill is a job, and this is what became of it.
+const (
+	jobFailed = iota
+	jobSkipped
+	jobSucceeded
+)
 
-// NewBackfill registers the counter in a registry of its own. Workspaces seen after the first labelCap are counted
+// NewBackfill registers everything in a registry of its own. Workspaces seen after the first labelCap are counted
 // together under the label "_other".
 func NewBackfill(labelCap int) *Backfill {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
 	b := &Backfill{
 		registry: prometheus.NewRegistry(),
-		jobs: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "backfill_jobs_total",
-			Help: "Jobs that a backfill met: succeeded had a copy made or repaired, failed had to be left, " +
-				"skipped needed nothing.",
-		}, []string{"workspace_id", "result"}),
-		seen: map[workspace.ID]backfillCounters{},
-		cap:  labelCap,
+		progress: gauge("backfill_progress_ratio",
+			"Part of the keyspace that is behind the pass; it falls where the pass starts over."),
+		progressed: gauge("backfill_last_progress_timestamp_seconds",
+			"When the last step ended, or the run began."),
+		rate: gauge("backfill_rate_limit_jobs_per_second",
+			"Jobs a second that the pass may look at; 0 is unlimited."),
+		share: gauge("backfill_work_ratio",
+			"Part of the time in which the pass may work; 0 where it has to stand still."),
+		slowed: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "backfill_slowed",
+			Help: "1 for what slows the pass most, or holds it; all are 0 where only its rate does.",
+		}, []string{"reason"}),
 	}
-	b.other = b.of(otherWorkspaces)
-	b.registry.MustRegister(b.jobs)
+	b.registry.MustRegister(b.progress, b.progressed, b.rate, b.share, b.slowed)
+	b.workspaces = newWorkspaces(b.registry, labelCap, []counter{{
+		name: "backfill_jobs_total",
+		help: "Jobs that a backfill met: succeeded had a copy made or repaired, failed had to be left, " +
+			"skipped needed nothing.",
+		label: "result", values: []string{jobFailed: "failed", jobSkipped: "skipped", jobSucceeded: "succeeded"},
+	}})
+	b.Paced(migration.Pace{Share: 1})
+	b.progressed.SetToCurrentTime()
 	return b
-}
-
-func (b *Backfill) of(label string) backfillCounters {
-	return backfillCounters{
-		succeeded: b.jobs.WithLabelValues(label, "succeeded"),
-		failed:    b.jobs.WithLabelValues(label, "failed"),
-		skipped:   b.jobs.WithLabelValues(label, "skipped"),
-	}
 }
 
 // Count counts one job.
 func (b *Backfill) Count(c migration.Copied) {
-	counters, ok := b.seen[c.Job.Workspace]
-	switch {
-	case ok:
-	case len(b.seen) >= b.cap || c.Job.Workspace.IsZero():
-		counters = b.other
-	default:
-		counters = b.of(c.Job.Workspace.String())
-		b.seen[c.Job.Workspace] = counters
-	}
+	result := jobSkipped
 	switch {
 	case c.Outcome.Changed():
-		counters.succeeded.Inc()
+		result = jobSucceeded
 	case c.Outcome.Left():
-		counters.failed.Inc()
-	default:
-		counters.skipped.Inc()
+		result = jobFailed
+	}
+	b.workspaces.add(c.Job.Workspace, 0, result, 1)
+}
+
+// Progressed tells that a step ended, with the part of the keyspace that is behind it.
+func (b *Backfill) Progressed(fraction float64) {
+	b.progress.Set(fraction)
+	b.progressed.SetToCurrentTime()
+}
+
+// Paced tells how fast the pass may go on.
+func (b *Backfill) Paced(p migration.Pace) {
+	b.rate.Set(float64(p.Rate))
+	b.share.Set(p.Share)
+	for _, r := range migration.SlowReasons() {
+		slowed := 0.0
+		if r == p.Reason {
+			slowed = 1
+		}
+		b.slowed.WithLabelValues(string(r)).Set(slowed)
 	}
 }
 
-// Handler serves the counts in the form that Prometheus scrapes.
+// Handler serves all of it in the form that Prometheus scrapes.
 func (b *Backfill) Handler() http.Handler {
 	return promhttp.HandlerFor(b.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 }
@@ -82,10 +104,10 @@ func (b *Backfill) Handler() http.Handler {
 // pushTimeout is how long the end of a run waits for a gateway.
 const pushTimeout = 5 * time.Second
 
-// Push replaces what a Pushgateway holds of the runs of an instance. The error may hold the URL and what the gateway
-// answered, which is untrusted text.
+// Push replaces the counts that a Pushgateway holds of the runs of an instance. How far a run is, it is not told: it
+// would go on saying so after the end. The error may hold the URL and what the gateway answered, which is untrusted text.
 func (b *Backfill) Push(ctx context.Context, url, instance string) error {
-	err := push.New(url, "relay_backfill").Grouping("instance", instance).Gatherer(b.registry).
+	err := push.New(url, "relay_backfill").Grouping("instance", instance).Collector(b.workspaces.vecs[0]).
 		Client(&http.Client{Timeout: pushTimeout}).
 		Format("text/plain; version=0.0.4"). // which others than Prometheus' own gateway read, too
 		PushContext(ctx)

@@ -25,7 +25,7 @@ func scrape(t *testing.T, m *telemetry.Metrics) string {
 func TestScrapeShowsRequestsBuildAndRuntime(t *testing.T) {
 	t.Parallel()
 	m := telemetry.NewMetrics(telemetry.Build{Version: "v1.2.3", Revision: "abc", GoVersion: "go1.26"}, 10)
-	m.RequestServed("/ai/jobs/{job_id}", "GET", 200, 3*time.Millisecond)
+	m.RequestServed("/ai/jobs/{job_id}", "GET", 200, 3*time.Millisecond, "")
 	body := scrape(t, m)
 	for _, want := range []string{
 		`relay_http_request_duration_seconds_count{method="GET",route="/ai/jobs/{job_id}",status="200"} 1`,
@@ -64,7 +64,7 @@ func TestScrapeShowsRedisCommandsAndPool(t *testing.T) {
 func TestTwoSetsOfMetricsLiveSideBySide(t *testing.T) {
 	t.Parallel()
 	a, b := telemetry.NewMetrics(telemetry.Build{}, 10), telemetry.NewMetrics(telemetry.Build{}, 10)
-	a.RequestServed("/livez", "GET", 200, time.Millisecond)
+	a.RequestServed("/livez", "GET", 200, time.Millisecond, "")
 	require.Contains(t, scrape(t, a), `route="/livez"`)
 	require.NotContains(t, scrape(t, b), `route="/livez"`)
 }

@@ -52,9 +52,7 @@ func (o *Observer) Close() {
 
 // JobRead counts the copy. A miss costs the same whether or not another workspace has the job.
 func (o *Observer) JobRead(ws workspace.ID, id job.ID, c job.Copy) {
-	if c <= job.CopyNew {
-		o.metrics.workspaces.of(ws).jobRead[c].Inc()
-	}
+	o.metrics.workspaces.add(ws, jobRead, int(c), 1)
 	if e := o.log.Check(zapcore.DebugLevel, "Job read"); e != nil {
 		e.Write(zap.Stringer("workspace_id", ws), zap.Stringer("job_id", id), zap.Stringer("path", c))
 	}
@@ -62,13 +60,8 @@ func (o *Observer) JobRead(ws workspace.ID, id job.ID, c job.Copy) {
 
 // JobsListed counts the page and its jobs.
 func (o *Observer) JobsListed(ws workspace.ID, path job.ListPath, n int) {
-	c := o.metrics.workspaces.of(ws)
-	if path <= job.ListMixed {
-		c.listRead[path].Inc()
-	}
-	if n > 0 {
-		c.plain[listResult].Add(float64(n))
-	}
+	o.metrics.workspaces.add(ws, listRead, int(path), 1)
+	o.metrics.workspaces.add(ws, listResult, 0, float64(max(n, 0)))
 	if e := o.log.Check(zapcore.DebugLevel, "Jobs listed"); e != nil {
 		e.Write(zap.Stringer("workspace_id", ws), zap.Int("count", n), zap.Stringer("path", path))
 	}
@@ -82,16 +75,15 @@ func (o *Observer) EnqueueFailed(ws workspace.ID, kind fault.Kind) {
 
 // DualWritten counts the write.
 func (o *Observer) DualWritten(ws workspace.ID, ok bool) {
-	c := o.metrics.workspaces.of(ws)
+	result := writeFailed
 	if ok {
-		c.dualWriteDone.Inc()
-	} else {
-		c.dualWriteFailed.Inc()
+		result = writeSucceeded
 	}
+	o.metrics.workspaces.add(ws, dualWrite, result, 1)
 }
 
 // StaleCopyRead counts the read.
-func (o *Observer) StaleCopyRead(ws workspace.ID) { o.metrics.workspaces.of(ws).plain[staleRead].Inc() }
+func (o *Observer) StaleCopyRead(ws workspace.ID) { o.metrics.workspaces.add(ws, staleRead, 0, 1) }
 
 // WorkspaceMismatch leaves the event to the next drain: it wakes nobody and allocates nothing. A miss that met nobody's
 // record is written down like one that did, and forgotten: the answers to both come equally soon.
@@ -117,28 +109,28 @@ func (o *Observer) OtherWorkspaceRequested(request, given workspace.ID) {
 
 // IsolationBreach counts and logs it: none is expected, ever.
 func (o *Observer) IsolationBreach(ws workspace.ID) {
-	o.metrics.workspaces.of(ws).plain[breached].Inc()
+	o.metrics.workspaces.add(ws, breached, 0, 1)
 	o.log.Error("Stored job contradicts the workspace of its key", zap.Stringer("workspace_id", ws))
 }
 
 // IDCollision counts and logs it.
 func (o *Observer) IDCollision(ws workspace.ID) {
-	o.metrics.workspaces.of(ws).plain[collided].Inc()
+	o.metrics.workspaces.add(ws, collided, 0, 1)
 	o.log.Warn("Job id is held by another workspace in the old schema", zap.Stringer("workspace_id", ws))
 }
 
 // WrongTypeRead counts it.
-func (o *Observer) WrongTypeRead(ws workspace.ID) { o.metrics.workspaces.of(ws).plain[wrongType].Inc() }
+func (o *Observer) WrongTypeRead(ws workspace.ID) { o.metrics.workspaces.add(ws, wrongType, 0, 1) }
 
 // RecordInvalid counts and logs it.
 func (o *Observer) RecordInvalid(ws workspace.ID) {
-	o.metrics.workspaces.of(ws).plain[undecodable].Inc()
+	o.metrics.workspaces.add(ws, undecodable, 0, 1)
 	o.log.Warn("Stored job cannot be decoded", zap.Stringer("workspace_id", ws))
 }
 
 // IndexNotMended counts it.
 func (o *Observer) IndexNotMended(ws workspace.ID) {
-	o.metrics.workspaces.of(ws).plain[indexNotMended].Inc()
+	o.metrics.workspaces.add(ws, indexNotMended, 0, 1)
 }
 
 func (o *Observer) drainUntilStopped() {
@@ -164,7 +156,7 @@ func (o *Observer) drain() {
 	o.mu.Unlock()
 
 	for _, m := range o.spare {
-		o.metrics.workspaces.of(m.request).plain[mismatched].Inc()
+		o.metrics.workspaces.add(m.request, mismatched, 0, 1)
 		o.log.Warn("Workspace mismatch during fallback",
 			zap.Stringer("request_workspace", m.request), zap.Stringer("stored_workspace", m.stored))
 	}

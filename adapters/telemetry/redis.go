@@ -9,7 +9,9 @@ import (
 )
 
 // commandTimer is a redis.Hook. Its label values are the names of commands that Relay's own code sends.
-type commandTimer struct{ took *prometheus.HistogramVec }
+type commandTimer struct {
+	took *series[string, prometheus.Observer]
+}
 
 // DialHook leaves dialling as it is.
 func (commandTimer) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -19,7 +21,7 @@ func (t commandTimer) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		start := time.Now()
 		err := next(ctx, cmd)
-		t.took.WithLabelValues(cmd.Name()).Observe(time.Since(start).Seconds())
+		t.took.of(cmd.Name()).Observe(time.Since(start).Seconds())
 		return err
 	}
 }
@@ -29,7 +31,7 @@ func (t commandTimer) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		start := time.Now()
 		err := next(ctx, cmds)
-		t.took.WithLabelValues("pipeline").Observe(time.Since(start).Seconds())
+		t.took.of("pipeline").Observe(time.Since(start).Seconds())
 		return err
 	}
 }

@@ -1,9 +1,7 @@
 package telemetry
 
 import (
-	"maps"
-	"sync"
-	"sync/atomic"
+	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -14,21 +12,14 @@ import (
 // otherWorkspaces is the label of the workspaces past the cap. No workspace id begins with an underscore.
 const otherWorkspaces = "_other"
 
-// workspaces keeps the counters of each workspace at hand, so that counting is a map read and an atomic addition.
-type workspaces struct {
-	vecs  vecs
-	other *counters
-	cap   int
-
-	mu   sync.Mutex // held while a workspace is added
-	seen atomic.Pointer[map[workspace.ID]*counters]
-}
-
-// event is something that is counted for each workspace without further labels.
+// event is something that is counted for each workspace.
 type event uint8
 
 const (
-	listResult event = iota
+	jobRead  event = iota // by job.Copy
+	listRead              // by job.ListPath
+	dualWrite
+	listResult
 	mismatched
 	breached
 	staleRead
@@ -36,121 +27,118 @@ const (
 	wrongType
 	undecodable
 	indexNotMended
-	events
 )
 
-// plain names the counter of each event.
-func plain() [events]prometheus.CounterOpts {
-	return [events]prometheus.CounterOpts{
-		listResult: {Name: "relay_job_list_results_total", Help: "Jobs given in pages."},
+// The values of dualWrite.
+const (
+	writeFailed = iota
+	writeSucceeded
+)
+
+// counter is what an event is counted in: one for each value of its label, or one where it has none.
+type counter struct {
+	name, help string
+	label      string
+	values     []string
+}
+
+// counted names the counter of each event.
+func counted() []counter {
+	return []counter{
+		jobRead: {
+			name: "relay_job_read_path_total", help: "Reads of a job by id, by the stored copy that was served.",
+			label: "path", values: texts(job.CopyNone, job.CopyOld, job.CopyNew),
+		},
+		listRead: {
+			name: "relay_job_list_read_path_total", help: "Pages of jobs, by the stored copies that were served.",
+			label: "path", values: texts(job.ListMiss, job.ListOld, job.ListNew, job.ListMixed),
+		},
+		dualWrite: {
+			name:  "relay_dual_write_attempt_total",
+			help:  "Writes to both schemas; failed is a failure of the storage, a refused write is not counted.",
+			label: "result", values: []string{writeFailed: "failed", writeSucceeded: "succeeded"},
+		},
+		listResult: {name: "relay_job_list_results_total", help: "Jobs given in pages."},
 		mismatched: {
-			Name: "relay_workspace_mismatch_total",
-			Help: "Reads by id that met a record of another workspace, by the asking workspace.",
+			name: "relay_workspace_mismatch_total",
+			help: "Reads by id that met a record of another workspace, by the asking workspace.",
 		},
 		breached: {
-			Name: "relay_isolation_breach_total",
-			Help: "Stored records that contradict the workspace of their key. None was shown. The target is 0.",
+			name: "relay_isolation_breach_total",
+			help: "Stored records that contradict the workspace of their key. None was shown. The target is 0.",
 		},
-		staleRead: {Name: "relay_stale_copy_total", Help: "Reads that served one of two differing copies."},
+		staleRead: {name: "relay_stale_copy_total", help: "Reads that served one of two differing copies."},
 		collided: {
-			Name: "relay_job_id_collision_total",
-			Help: "Jobs written to the new schema alone, because another workspace's record holds their old key.",
+			name: "relay_job_id_collision_total",
+			help: "Jobs written to the new schema alone, because another workspace's record holds their old key.",
 		},
-		wrongType:   {Name: "relay_wrong_type_total", Help: "Job keys that hold something else than a hash."},
-		undecodable: {Name: "relay_record_invalid_total", Help: "Whole records that cannot be decoded."},
+		wrongType:   {name: "relay_wrong_type_total", help: "Job keys that hold something else than a hash."},
+		undecodable: {name: "relay_record_invalid_total", help: "Whole records that cannot be decoded."},
 		indexNotMended: {
-			Name: "relay_index_not_mended_total",
-			Help: "Pages that met wrong index entries and could not mend them. None was shown.",
+			name: "relay_index_not_mended_total",
+			help: "Pages that met wrong index entries and could not mend them. None was shown.",
 		},
 	}
 }
 
-type vecs struct {
-	jobRead, listRead, dualWrite *prometheus.CounterVec
-	plain                        [events]*prometheus.CounterVec
+// texts gives the label values of a closed set, which are counted by their place in it.
+func texts[T fmt.Stringer](all ...T) []string {
+	values := make([]string, len(all))
+	for i, v := range all {
+		values[i] = v.String()
+	}
+	return values
 }
 
-// counters are those of one workspace. They all exist from the first event on, so that a rate over the first of a
-// kind is seen.
-type counters struct {
-	jobRead                        [job.CopyNew + 1]prometheus.Counter
-	listRead                       [job.ListMixed + 1]prometheus.Counter
-	dualWriteDone, dualWriteFailed prometheus.Counter
-	plain                          [events]prometheus.Counter
+// counters are those of one workspace, by event and value. They all exist from the first event on, so that a rate over
+// the first of a kind is seen.
+type counters [][]prometheus.Counter
+
+// workspaces counts by workspace.
+type workspaces struct {
+	vecs   []*prometheus.CounterVec
+	series *series[workspace.ID, counters]
 }
 
-func newWorkspaces(labelCap int) *workspaces {
-	vec := func(name, help string, more ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help},
-			append([]string{"workspace_id"}, more...))
+// newWorkspaces registers counters. Workspaces seen after the first labelCap are counted together.
+func newWorkspaces(registry prometheus.Registerer, labelCap int, all []counter) *workspaces {
+	w := &workspaces{}
+	for _, c := range all {
+		labels := []string{"workspace_id"}
+		if c.label != "" {
+			labels = append(labels, c.label)
+		}
+		vec := prometheus.NewCounterVec(prometheus.CounterOpts{Name: c.name, Help: c.help}, labels)
+		registry.MustRegister(vec)
+		w.vecs = append(w.vecs, vec)
 	}
-	w := &workspaces{cap: labelCap, vecs: vecs{
-		jobRead: vec("relay_job_read_path_total",
-			"Reads of a job by id, by the stored copy that was served.", "path"),
-		listRead: vec("relay_job_list_read_path_total",
-			"Pages of jobs, by the stored copies that were served.", "path"),
-		dualWrite: vec("relay_dual_write_attempt_total",
-			"Writes to both schemas; failed is a failure of the storage, a refused write is not counted.", "result"),
-	}}
-	for e, opts := range plain() {
-		w.vecs.plain[e] = vec(opts.Name, opts.Help)
+	open := func(label string) counters {
+		opened := make(counters, len(all))
+		for e, c := range all {
+			if c.label == "" {
+				opened[e] = []prometheus.Counter{w.vecs[e].WithLabelValues(label)}
+			}
+			for _, value := range c.values {
+				opened[e] = append(opened[e], w.vecs[e].WithLabelValues(label, value))
+			}
+		}
+		return opened
 	}
-	w.other = w.vecs.of(otherWorkspaces)
-	w.seen.Store(&map[workspace.ID]*counters{})
+	w.series = newSeries(labelCap, open(otherWorkspaces), func(ws workspace.ID) counters { return open(ws.String()) })
 	return w
 }
 
-func (v vecs) of(label string) *counters {
-	c := &counters{
-		dualWriteDone:   v.dualWrite.WithLabelValues(label, "succeeded"),
-		dualWriteFailed: v.dualWrite.WithLabelValues(label, "failed"),
+// of gives the counters of ws.
+func (w *workspaces) of(ws workspace.ID) counters {
+	if ws.IsZero() {
+		return w.series.other
 	}
-	for e, vec := range v.plain {
-		c.plain[e] = vec.WithLabelValues(label)
-	}
-	for i := range c.jobRead {
-		c.jobRead[i] = v.jobRead.WithLabelValues(label, job.Copy(i).String())
-	}
-	for i := range c.listRead {
-		c.listRead[i] = v.listRead.WithLabelValues(label, job.ListPath(i).String())
-	}
-	return c
+	return w.series.of(ws)
 }
 
-func (w *workspaces) collectors() []prometheus.Collector {
-	all := []prometheus.Collector{w.vecs.jobRead, w.vecs.listRead, w.vecs.dualWrite}
-	for _, vec := range w.vecs.plain {
-		all = append(all, vec)
+// add counts n events of ws; an event without values has the value 0. A value that is none of the event's is not counted.
+func (w *workspaces) add(ws workspace.ID, e event, value int, n float64) {
+	if of := w.of(ws)[e]; value < len(of) {
+		of[value].Add(n)
 	}
-	return all
-}
-
-// of gives the counters of ws. A workspace that is seen for the first time gets its own while the cap allows it.
-func (w *workspaces) of(ws workspace.ID) *counters {
-	seen := *w.seen.Load()
-	if c, ok := seen[ws]; ok {
-		return c
-	}
-	if len(seen) >= w.cap || ws.IsZero() {
-		return w.other
-	}
-	return w.add(ws)
-}
-
-// add copies the map, which readers use without a lock; there are no more copies than the cap.
-func (w *workspaces) add(ws workspace.ID) *counters {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	seen := *w.seen.Load()
-	if c, ok := seen[ws]; ok {
-		return c
-	}
-	if len(seen) >= w.cap {
-		return w.other
-	}
-	grown := maps.Clone(seen)
-	c := w.vecs.of(ws.String())
-	grown[ws] = c
-	w.seen.Store(&grown)
-	return c
 }

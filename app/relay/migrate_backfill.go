@@ -119,6 +119,10 @@ func (s storage) backfill(
 		for _, c := range p.Copied {
 			counted.Count(c)
 		}
+		counted.Paced(p.Pace)
+		if !p.Waiting {
+			counted.Progressed(p.Fraction)
+		}
 		bar.tell(p.Fraction, p.Pace, p.Waiting, backfillLine(p.Counts, in.DryRun))
 		if verbose {
 			tellEach(progress, p)

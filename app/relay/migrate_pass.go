@@ -173,9 +173,9 @@ func (p *progress) tell(fraction float64, pace migration.Pace, waiting bool, wha
 	}
 	if slowed := pace.Reason; slowed != "" {
 		if waiting {
-			what += ", held: " + slowed
+			what += ", held: " + string(slowed)
 		} else {
-			what += ", slowed: " + slowed
+			what += ", slowed: " + string(slowed)
 		}
 	}
 	if p.bar != nil {

@@ -23,7 +23,24 @@ const RateUnbounded = -1
 type Pace struct {
 	Rate   int // jobs a second at most; 0 for no bound
 	Share  float64
-	Reason string // what slows the pass most, empty where only the rate does
+	Reason SlowReason // what slows the pass most, empty where only the rate does
+}
+
+// SlowReason is what slows a pass, or holds it, in words for its operator.
+type SlowReason string
+
+// The reasons.
+const (
+	SlowedByPause   SlowReason = "paused by its key"
+	SlowedByMemory  SlowReason = "memory"
+	SlowedByReplica SlowReason = "replica lag"
+	SlowedByLatency SlowReason = "latency"
+	SlowedBySaving  SlowReason = "save or rewrite running"
+)
+
+// SlowReasons lists them all.
+func SlowReasons() []SlowReason {
+	return []SlowReason{SlowedByPause, SlowedByMemory, SlowedByReplica, SlowedByLatency, SlowedBySaving}
 }
 
 // The bounds at which a pass slows down, and stands still.
@@ -45,12 +62,12 @@ func PaceOf(rate int, l Load) Pace {
 	case l.Rate > 0:
 		p.Rate = l.Rate
 	}
-	bound := func(share float64, reason string) {
+	bound := func(share float64, reason SlowReason) {
 		if share < p.Share {
 			p.Share, p.Reason = share, reason
 		}
 	}
-	grade := func(slow, stop bool, reason string) {
+	grade := func(slow, stop bool, reason SlowReason) {
 		if stop {
 			bound(0, reason)
 		} else if slow {
@@ -58,18 +75,18 @@ func PaceOf(rate int, l Load) Pace {
 		}
 	}
 	if l.Paused {
-		bound(0, "paused by its key")
+		bound(0, SlowedByPause)
 	}
 	full := 0.0
 	if l.MaxMemory > 0 {
 		full = float64(l.UsedMemory) / float64(l.MaxMemory)
 	}
-	grade(full > slowMemory, full > stopMemory, "memory")
+	grade(full > slowMemory, full > stopMemory, SlowedByMemory)
 	grade(l.ReplicaDelay > slowDelay || l.ReplicaBehind > slowBehind,
-		l.ReplicaDelay > stopDelay || l.ReplicaBehind > stopBehind, "replica lag")
-	grade(l.Ping > slowPing, l.Ping > stopPing, "latency")
+		l.ReplicaDelay > stopDelay || l.ReplicaBehind > stopBehind, SlowedByReplica)
+	grade(l.Ping > slowPing, l.Ping > stopPing, SlowedByLatency)
 	if l.Saving {
-		bound(savingShare, "save or rewrite running")
+		bound(savingShare, SlowedBySaving)
 	}
 	return p
 }

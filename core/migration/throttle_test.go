@@ -51,6 +51,9 @@ func TestPaceOf(t *testing.T) {
 			0, migration.Load{UsedMemory: 90, MaxMemory: 100, Ping: time.Second}, migration.Pace{Reason: "latency"},
 		},
 	} {
-		t.Run(name, func(t *testing.T) { require.Equal(t, c.want, migration.PaceOf(c.rate, c.load)) })
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, c.want, migration.PaceOf(c.rate, c.load))
+			require.Contains(t, append(migration.SlowReasons(), ""), c.want.Reason)
+		})
 	}
 }

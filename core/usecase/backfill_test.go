@@ -335,7 +335,7 @@ func TestBackfillHoldsItsRate(t *testing.T) {
 		load   migration.Load
 		work   time.Duration // that a step of 10 jobs takes
 		at     time.Duration // when the last step of ten begins, nine behind the first
-		reason string
+		reason migration.SlowReason
 	}{
 		"steps that take no time":         {100, migration.Load{}, 0, 900 * time.Millisecond, ""},
 		"steps that take less":            {100, migration.Load{}, 60 * time.Millisecond, 900 * time.Millisecond, ""},
@@ -354,7 +354,7 @@ func TestBackfillHoldsItsRate(t *testing.T) {
 				last = r.clock.at.Sub(began)
 				r.clock.at = r.clock.at.Add(c.work)
 			}
-			var reason string
+			var reason migration.SlowReason
 			_, _, err := r.pass().Do(t.Context(), usecase.BackfillInput{To: migration.New, Batch: 10, Rate: c.rate},
 				func(p usecase.BackfillProgress) { reason = p.Pace.Reason })
 			require.NoError(t, err)
@@ -392,7 +392,7 @@ func TestBackfillStandsStillWhilePausedAndTakesANewRateAtOnce(t *testing.T) {
 			if p.Waiting {
 				waiting++
 				require.Empty(t, r.copied)
-				require.Equal(t, "paused by its key", p.Pace.Reason)
+				require.Equal(t, migration.SlowedByPause, p.Pace.Reason)
 			}
 		})
 	require.NoError(t, err)
