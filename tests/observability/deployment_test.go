@@ -35,6 +35,7 @@ type deployment struct {
 	url, token string           // of its server
 	process    *harness.Process // the server, where it is the binary
 	observer   ports.Observer   // the server's, where it is served in this process
+	known      string           // a job
 	targets    map[string][]string
 
 	mu      sync.Mutex
@@ -157,6 +158,20 @@ func (d *deployment) list(ctx context.Context) (status int) {
 	return status
 }
 
+// metric gives what a target exports where a pattern matches the beginning of a line, else nothing.
+func (d *deployment) metric(ctx context.Context, scrapeJob, pattern string) string {
+	_, answer, err := fetch(ctx, http.MethodGet, "http://"+d.targets[scrapeJob][0]+"/metrics", "", "")
+	if err != nil {
+		return ""
+	}
+	return regexp.MustCompile("(?m)^" + pattern + ".*$").FindString(string(answer))
+}
+
+func (d *deployment) awaitMetric(t *testing.T, scrapeJob, pattern string) {
+	t.Helper()
+	require.Eventually(t, func() bool { return d.metric(t.Context(), scrapeJob, pattern) != "" }, waitLimit, pollInterval, pattern)
+}
+
 // keep does something again and again until the test ends.
 func keep(t *testing.T, do func(ctx context.Context)) {
 	t.Helper()
@@ -181,14 +196,17 @@ func keep(t *testing.T, do func(ctx context.Context)) {
 }
 
 // plant stores jobs as the predecessor does, and gives their ids.
-func (d *deployment) plant(t *testing.T, n int, enqueued time.Time) []string {
+func (d *deployment) plant(t *testing.T, n int, status job.Status, enqueued time.Time) []string {
 	t.Helper()
 	ids := make([]string, n)
+	at := enqueued.UTC().Format(job.TimeLayout)
 	_, err := d.rdb.Pipelined(t.Context(), func(p redis.Pipeliner) error {
 		for i := range ids {
 			ids[i] = uuid.NewString()
-			p.HSet(t.Context(), "ai:jobs:"+ids[i], fields(ids[i], "acme", "enqueued_at", enqueued.UTC().Format(job.TimeLayout)))
-			p.RPush(t.Context(), "ai:queue:pending", ids[i])
+			p.HSet(t.Context(), "ai:jobs:"+ids[i], fields(ids[i], "acme", "enqueued_at", at, "status", string(status)))
+			if status == job.Pending {
+				p.RPush(t.Context(), "ai:queue:pending", ids[i])
+			}
 		}
 		return nil
 	})

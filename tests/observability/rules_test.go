@@ -137,9 +137,9 @@ func TestEachAlertTellsWhatToDo(t *testing.T) {
 	require.Empty(t, parts, "configs/RUNBOOK.md tells of alerts that are not there")
 }
 
-// acceleration is how much sooner alerts come in these tests than in production. Times between scrapes are divided by it
-// too, so that a window holds as many samples as it does there.
-const acceleration = 100
+// acceleration is how much sooner than in production a real Prometheus tells of things. Times between scrapes are divided by
+// it, too, so that a window holds as many samples as it does there.
+const acceleration = 15
 
 // duration matches each place in Prometheus' configuration and rules that may hold one.
 var duration = regexp.MustCompile(`(\[|\boffset |\bfor: |_interval: )([0-9]+[a-z]+)\b`)
@@ -161,5 +161,5 @@ func accelerated(t *testing.T, text string) string {
 
 // milliseconds spells a duration of production as these tests know it.
 func milliseconds(d time.Duration) string {
-	return strconv.FormatInt((d / acceleration).Milliseconds(), 10) + "ms"
+	return strconv.FormatInt((d/acceleration).Milliseconds(), 10) + "ms"
 }
