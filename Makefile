@@ -45,9 +45,9 @@ generate: ## Write the code that is generated from ports and from openapi.yaml
 bench: redis-server ## Measure against the yardsticks; prints ratios
 	$(GO) run ./tests/bench $(ARGS)
 
-soak: redis-server prometheus ## Repeat the tests that have races to lose, COUNT times, and walk lists once at full size, which needs libfaketime
+soak: redis-server prometheus ## Repeat the tests that have races to lose, COUNT times, and once at full size those of lists, which need libfaketime, and of alerts
 	$(GO) test $(RACE) -count=$(COUNT) -timeout 60m ./adapters/redisjobs/... ./tests/...
-	RELAY_SOAK=full $(GO) test -count=1 -timeout 60m -v ./tests/walks/...
+	RELAY_SOAK=full $(GO) test -count=1 -timeout 60m -v ./tests/walks/... ./tests/observability/...
 
 fuzz: ## Fuzz each target for FUZZTIME
 	@set -e; for package in $$($(GO) list ./...); do \

@@ -31,8 +31,9 @@ const (
 
 // recording is what a deployment exported, scrape by scrape.
 type recording struct {
-	series  map[string][]string // values by series, as promtool reads them
-	scrapes int
+	series   map[string][]string // values by series, as promtool reads them
+	scrapes  int
+	expected []expectation
 }
 
 // watch scrapes a deployment for as long as any alert takes, with a round of load between one scrape and the next.
@@ -104,8 +105,19 @@ func samples(t *testing.T, body []byte) model.Vector {
 	}
 }
 
-// requireFired fails where the shipped rules do not make of the recording just these alerts, at whatever time.
-func (r *recording) requireFired(t *testing.T, alerts []string) {
+// expectation is which alerts have fired, at whatever time, when so many scrapes were made.
+type expectation struct {
+	scrapes int
+	alerts  []string
+}
+
+// expect is about all that was recorded so far.
+func (r *recording) expect(alerts []string) {
+	r.expected = append(r.expected, expectation{r.scrapes, alerts})
+}
+
+// requireFired fails where the shipped rules make other alerts of the recording than those that were expected.
+func (r *recording) requireFired(t *testing.T) {
 	t.Helper()
 	type input struct {
 		Series string `yaml:"series"`
@@ -125,23 +137,25 @@ func (r *recording) requireFired(t *testing.T, alerts []string) {
 		Series   []input `yaml:"input_series"`
 		Exprs    []expr  `yaml:"promql_expr_test"`
 	}
-	path, err := filepath.Abs(filepath.Join(configs, "prometheus", "relay.rules.yml"))
-	require.NoError(t, err)
-	rules := read(t, "prometheus", "relay.rules.yml")
 	this := test{Interval: step.String()}
+	known := read(t, "prometheus", "relay.rules.yml")
 	for _, series := range slices.Sorted(maps.Keys(r.series)) {
-		if name, _, _ := strings.Cut(series, "{"); strings.Contains(rules, name) {
+		if name, _, _ := strings.Cut(series, "{"); strings.Contains(known, name) {
 			this.Series = append(this.Series, input{series, strings.Join(r.series[series], " ")})
 		}
 	}
-	fired := expr{
-		Expr: `group by (alertname) (count_over_time(ALERTS{alertstate="firing"}[1d]))`,
-		Time: (time.Duration(r.scrapes-1) * step).String(),
+	for _, e := range r.expected {
+		fired := expr{
+			Expr: `group by (alertname) (count_over_time(ALERTS{alertstate="firing"}[1d]))`,
+			Time: (time.Duration(e.scrapes-1) * step).String(),
+		}
+		for _, a := range e.alerts {
+			fired.Samples = append(fired.Samples, sample{fmt.Sprintf("{alertname=%q}", a), 1})
+		}
+		this.Exprs = append(this.Exprs, fired)
 	}
-	for _, a := range alerts {
-		fired.Samples = append(fired.Samples, sample{fmt.Sprintf("{alertname=%q}", a), 1})
-	}
-	this.Exprs = []expr{fired}
+	path, err := filepath.Abs(filepath.Join(configs, "prometheus", "relay.rules.yml"))
+	require.NoError(t, err)
 	text, err := yaml.Marshal(map[string]any{
 		"rule_files": []string{path}, "evaluation_interval": step.String(), "tests": []test{this},
 	})
