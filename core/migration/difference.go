@@ -323,7 +323,7 @@ type Reference struct {
 	Workspace workspace.ID // that it names, zero for none
 	Key       string
 	Entry     string // of the index or the queue at Key
-	Depth     int64  // of a queue entry: how many stood before it, at most, when it was met
+	Depth     int64  // of a queue entry: how many stood before it, at most, when it was met; later they are fewer
 }
 
 // ReferenceBatch is one step of a walk through indexes and idempotency keys. Indexes are to be walked through in turn.
@@ -332,11 +332,4 @@ type ReferenceBatch struct {
 	Indexes    []workspace.ID
 	References []Reference
 	Next       Position // zero at the end
-}
-
-// QueuePlace is a place in a walk through the queue. The zero QueuePlace is the start.
-type QueuePlace struct {
-	Depth int64
-	Last  string // the entry before it, to find it again where the queue has moved on
-	Until int64  // where the walk ends: what was pushed since it began lies behind
 }
