@@ -423,6 +423,19 @@ func (h heads) held() bool {
 	return h.new.Err() == nil && ownerOf(h.new.Val()).inNew(h.ws, h.id) == mine
 }
 
+// foreign tells whether no job is named, or one that the old schema holds for another workspace. Where only the new schema
+// holds that, nothing leads from the id to it.
+func (h heads) foreign() bool {
+	if h.old == nil {
+		return true
+	}
+	if h.old.Err() != nil {
+		return false
+	}
+	_, owner := ownerOf(h.old.Val()).inOld(h.ws, h.id)
+	return !owner.IsZero()
+}
+
 func (j judgement) idempotency(ctx context.Context, of []int) error {
 	named := make([]*redis.StringCmd, len(of))
 	err := pipelined(ctx, j.rdb, func(p redis.Pipeliner) {
@@ -450,7 +463,10 @@ func (j judgement) idempotency(ctx context.Context, of []int) error {
 		switch {
 		case err != nil && isWrongType(err.Error()):
 			j.classes[i] = migration.DifferenceWrongType
-		case err == nil && !found[n].held():
+		case err != nil || found[n].held():
+		case found[n].foreign():
+			j.classes[i] = migration.DifferenceIdempotencyForeign
+		default:
 			j.classes[i] = migration.DifferenceIdempotency
 		}
 	}

@@ -31,7 +31,8 @@ const (
 	DifferenceIndexMissing                                // a job lacks an entry of the index
 	DifferenceIndexExtra                                  // an entry of the index names no job, or one that has its own as well
 	DifferenceIndexMisplaced                              // a job stands under another state or time than its own
-	DifferenceIdempotency                                 // an idempotency key names a job that neither schema holds
+	DifferenceIdempotency                                 // an idempotency key names a job that is gone
+	DifferenceIdempotencyForeign                          // an idempotency key is no workspace's, or names no job or another workspace's
 	DifferenceQueue                                       // a queue entry names a job that neither schema holds
 )
 
@@ -81,6 +82,8 @@ func (c DifferenceClass) String() string {
 		return "index-misplaced"
 	case DifferenceIdempotency:
 		return "idempotency"
+	case DifferenceIdempotencyForeign:
+		return "idempotency-foreign"
 	case DifferenceQueue:
 		return "queue"
 	}
@@ -100,6 +103,9 @@ func (c *DifferenceClass) UnmarshalText(text []byte) error {
 	}
 	return errUnknownName
 }
+
+// Harmless tells whether c is told and is no fault: a key whose job has expired makes a new job, and expires itself.
+func (c DifferenceClass) Harmless() bool { return c == DifferenceIdempotency }
 
 // OfIndex tells whether c is about entries of the index.
 func (c DifferenceClass) OfIndex() bool {
