@@ -24,9 +24,10 @@ type JobComparison interface {
 	// oldest on; after is empty for the start, and next at the end. looked is how many entries it looked at, about n.
 	IndexEntries(ctx context.Context, ws workspace.ID, after string, n int) (
 		refs []migration.Reference, looked int, next string, err error)
-	// QueueEntries gives about n entries of the queue. One that stays in the queue throughout a walk is met.
-	QueueEntries(ctx context.Context, at migration.QueuePlace, n int) (
-		refs []migration.Reference, next migration.QueuePlace, err error)
+	// QueueEntries gives about n entries of the queue that have fewer than depth others before them, those with the most;
+	// depth is 0 for the start, and next at the end. One that stays in the queue throughout a walk is met, and the walk
+	// has no more steps than the queue had when it began, whatever is pushed and taken.
+	QueueEntries(ctx context.Context, depth int64, n int) (refs []migration.Reference, next int64, err error)
 	// Judge says what is wrong with references, in their order; nothing where one is gone. again is for those that were
 	// met a while ago, which may have moved.
 	Judge(ctx context.Context, refs []migration.Reference, again bool) ([]migration.DifferenceClass, error)

@@ -200,7 +200,7 @@ func (o *ordered) examine(ctx context.Context, entries []string) (full bool, err
 		}
 		places, ids = append(places, p), append(ids, p.ID)
 	}
-	if err := o.removeStrange(ctx, strange); err != nil {
+	if err := o.removeStrange(ctx, o.ws, strange); err != nil {
 		return false, err
 	}
 	o.examined += len(strange)
@@ -238,9 +238,9 @@ func (o *ordered) examine(ctx context.Context, entries []string) (full bool, err
 
 // removeStrange takes entries out of the index that Relay never wrote: they name no job, so that no place of a walk can be
 // told by them.
-func (o *ordered) removeStrange(ctx context.Context, entries []any) error {
+func (r *Repository) removeStrange(ctx context.Context, ws workspace.ID, entries []any) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	return translate(o.rdb.ZRem(ctx, indexKey(o.ws), entries...).Err())
+	return translate(r.rdb.ZRem(ctx, indexKey(ws), entries...).Err())
 }

@@ -153,6 +153,75 @@ func (r *Repository) Trim(ctx context.Context, ws workspace.ID, dry bool) (migra
 	}, dropped > 0 && len(oldest.Val()) == trimCount && !dry, err
 }
 
+// TrimAll implements ports.JobIndex. It takes three round trips. Jobs that are made while it walks stand at the newest end,
+// which lies behind it.
+func (r *Repository) TrimAll(
+	ctx context.Context, ws workspace.ID, before string, dry bool,
+) (counts migration.IndexCounts, next string, err error) {
+	if ws.IsZero() {
+		return counts, "", invalid()
+	}
+	most := "+"
+	if before != "" {
+		most = "(" + before
+	}
+	var found *redis.StringSliceCmd
+	err = r.pipelined(ctx, func(p redis.Pipeliner) {
+		found = p.ZRevRangeByLex(ctx, indexKey(ws), &redis.ZRangeBy{Max: most, Min: "-", Count: passCount})
+	})
+	if err != nil {
+		return counts, "", err
+	}
+	entries := found.Val() // none where the key is of another type
+	if len(entries) == passCount {
+		next = entries[passCount-1]
+	}
+	calls, strange, err := r.placesOf(ctx, ws, entries)
+	if err != nil {
+		return counts, "", err
+	}
+	outcomes, err := r.indexJobs(ctx, calls, dry)
+	if err == nil && !dry {
+		err = r.removeStrange(ctx, ws, strange)
+	}
+	count := tally(outcomes)
+	return migration.IndexCounts{
+		Entries: int64(len(calls) + len(strange)), Mended: count[migration.IndexMended],
+		Dropped: count[migration.IndexDropped] + int64(len(strange)),
+	}, next, err
+}
+
+// placesOf tells the places of entries from what is none. The entry of a state is left out where its place has an entry of
+// all jobs, too: that one stands for both.
+func (r *Repository) placesOf(ctx context.Context, ws workspace.ID, entries []string) (calls []indexCall, strange []any, err error) {
+	all := make([]*redis.FloatCmd, len(entries))
+	err = r.pipelined(ctx, func(p redis.Pipeliner) {
+		for i, entry := range entries {
+			if isOfState(entry) {
+				all[i] = p.ZScore(ctx, indexKey(ws), letterOfAll+entry[1:])
+			}
+		}
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, entry := range entries {
+		ofState := isOfState(entry)
+		var place job.Place
+		known := ofState || strings.HasPrefix(entry, letterOfAll)
+		if known {
+			place, known = parsePlace(entry[1:])
+		}
+		switch {
+		case !known:
+			strange = append(strange, entry)
+		case !ofState || all[i].Err() != nil:
+			calls = append(calls, indexCall{ws: ws, id: place.ID, met: entry[1:]})
+		}
+	}
+	return calls, strange, nil
+}
+
 func tally(outcomes []migration.IndexOutcome) map[migration.IndexOutcome]int64 {
 	count := map[migration.IndexOutcome]int64{}
 	for _, o := range outcomes {

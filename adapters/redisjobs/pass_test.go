@@ -130,6 +130,37 @@ func TestTrimStepByStep(t *testing.T) {
 	require.False(t, more)
 }
 
+// TestPassOverEverythingTrimsAll: jobs that are gone in the middle of an index go in one pass, and what is no place; the
+// dry run before it says how many and changes nothing.
+func TestPassOverEverythingTrimsAll(t *testing.T) {
+	t.Parallel()
+	rdb := redisserver.Start(t).Client(t)
+	r := repositoryOf(rdb, migration.DualWrite)
+	kept := ids("kept", 2000)
+	for _, id := range kept {
+		_, err := r.Enqueue(t.Context(), draft(t, id, ""))
+		require.NoError(t, err)
+	}
+	var gone []string
+	for i := 500; i < 2000; i += 100 {
+		gone = append(gone, "ai:jobs:"+kept[i], "ai:job:acme:"+kept[i])
+	}
+	require.NoError(t, rdb.Del(t.Context(), gone...).Err())
+	plant(t, rdb, theIndex, "z", "garbage", "z12345", "", "x"+entryAt("", placeA, kept[0]), entryAt("f", placeA, "state alone"))
+	before := entries(t, rdb, theIndex)
+	dry, err := usecase.IndexJobs{Index: r, Clock: restless{}}.Do(t.Context(), usecase.IndexJobsInput{DryRun: true}, nil)
+	require.NoError(t, err)
+	require.Equal(t, before, entries(t, rdb, theIndex))
+	require.EqualValues(t, 15+6, dry.Dropped)
+	require.Zero(t, dry.Mended)
+	counts := pass(t, r, migration.IndexAll)
+	require.Equal(t, dry, counts)
+	require.Len(t, entries(t, rdb, theIndex), 2*(2000-15))
+	require.Zero(t, pass(t, r, migration.IndexAll).Dropped)
+	_, _, err = r.TrimAll(t.Context(), workspace.ID{}, "", false)
+	require.Error(t, err)
+}
+
 // TestBatchNamesTheProcess: the id that INFO gives, and another one after a restart.
 func TestBatchNamesTheProcess(t *testing.T) {
 	server := redisserver.Start(t)

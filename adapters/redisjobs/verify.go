@@ -237,46 +237,45 @@ func isOfState(entry string) bool {
 	return false
 }
 
-// QueueEntries implements ports.JobComparison. Entries are taken from the left and only move there, so that the walk goes
-// on behind the last entry wherever that stands by now.
+// QueueEntries implements ports.JobComparison. Entries are pushed at the right and taken, so that each only comes to stand
+// further left: a walk from the right to the left by their places meets some twice, misses none that stays, and ends at
+// the first place.
 func (c *Copies) QueueEntries(
-	ctx context.Context, at migration.QueuePlace, n int,
-) (refs []migration.Reference, next migration.QueuePlace, err error) {
-	from, until := at.Depth, at.Until
-	if from == 0 {
-		if until, err = c.rdb.LLen(ctx, queueKey).Result(); err != nil && !isWrongType(err.Error()) {
-			return nil, next, translate(err)
-		}
-	} else {
-		found, err := c.rdb.LPosCount(ctx, queueKey, at.Last, 0, redis.LPosArgs{MaxLen: from}).Result()
-		if err != nil && !isWrongType(err.Error()) {
-			return nil, next, translate(err)
-		}
-		from = 0
-		if len(found) > 0 {
-			from = slices.Max(found) + 1
+	ctx context.Context, depth int64, n int,
+) (refs []migration.Reference, next int64, err error) {
+	if depth == 0 {
+		if depth, err = c.rdb.LLen(ctx, queueKey).Result(); err != nil {
+			if isWrongType(err.Error()) {
+				return []migration.Reference{{Kind: migration.ReferenceKey, Key: queueKey}}, 0, nil
+			}
+			return nil, 0, translate(err)
 		}
 	}
-	entries, err := c.rdb.LRange(ctx, queueKey, from, from+int64(n)-1).Result()
+	entries, next, err := c.queueBelow(ctx, depth, int64(n))
 	if err != nil {
-		if isWrongType(err.Error()) {
-			return []migration.Reference{{Kind: migration.ReferenceKey, Key: queueKey}}, migration.QueuePlace{}, nil
-		}
-		return nil, next, translate(err)
+		return nil, 0, err
 	}
 	for i, entry := range entries {
-		ref := migration.Reference{Kind: migration.ReferenceQueue, Key: queueKey, Entry: entry, Depth: from + int64(i)}
+		ref := migration.Reference{Kind: migration.ReferenceQueue, Key: queueKey, Entry: entry, Depth: next + int64(i)}
 		if text, _, ok := strings.Cut(entry, ":"); ok {
 			ref.Workspace, _ = workspace.Parse(text) // a bare id may hold a colon
 		}
 		refs = append(refs, ref)
 	}
-	if next.Depth = from + int64(n); len(entries) == n && next.Depth < until {
-		next.Last, next.Until = entries[n-1], until
-	} else {
-		next = migration.QueuePlace{}
-	}
 	return refs, next, nil
+}
+
+// queueBelow gives the n entries that stand next to the left of a place, and the place of the first.
+func (c *Copies) queueBelow(ctx context.Context, place, n int64) (entries []string, first int64, err error) {
+	if place == 0 {
+		return nil, 0, nil // of a negative place Redis would count from the right
+	}
+	first = max(0, place-n)
+	entries, err = c.rdb.LRange(ctx, queueKey, first, place-1).Result()
+	if err != nil && isWrongType(err.Error()) {
+		return nil, 0, nil // the list is gone, and with it all that stood in it
+	}
+	return entries, first, translate(err)
 }
 
 // Judge implements ports.JobComparison. It takes a few round trips.
@@ -424,6 +423,19 @@ func (h heads) held() bool {
 	return h.new.Err() == nil && ownerOf(h.new.Val()).inNew(h.ws, h.id) == mine
 }
 
+// foreign tells whether no job is named, or one that the old schema holds for another workspace. Where only the new schema
+// holds that, nothing leads from the id to it.
+func (h heads) foreign() bool {
+	if h.old == nil {
+		return true
+	}
+	if h.old.Err() != nil {
+		return false
+	}
+	_, owner := ownerOf(h.old.Val()).inOld(h.ws, h.id)
+	return !owner.IsZero()
+}
+
 func (j judgement) idempotency(ctx context.Context, of []int) error {
 	named := make([]*redis.StringCmd, len(of))
 	err := pipelined(ctx, j.rdb, func(p redis.Pipeliner) {
@@ -451,7 +463,10 @@ func (j judgement) idempotency(ctx context.Context, of []int) error {
 		switch {
 		case err != nil && isWrongType(err.Error()):
 			j.classes[i] = migration.DifferenceWrongType
-		case err == nil && !found[n].held():
+		case err != nil || found[n].held():
+		case found[n].foreign():
+			j.classes[i] = migration.DifferenceIdempotencyForeign
+		default:
 			j.classes[i] = migration.DifferenceIdempotency
 		}
 	}
@@ -461,6 +476,12 @@ func (j judgement) idempotency(ctx context.Context, of []int) error {
 // queue takes an entry as a bare id first, whatever is read elsewhere, and splits it only where no such key is there, as
 // whoever takes it off does.
 func (j judgement) queue(ctx context.Context, of []int) error {
+	if j.again {
+		var err error
+		if of, err = j.queued(ctx, of); err != nil {
+			return err
+		}
+	}
 	bare, split := make([]*redis.SliceCmd, len(of)), make([]heads, len(of))
 	there := make([]*redis.StatusCmd, len(of))
 	err := pipelined(ctx, j.rdb, func(p redis.Pipeliner) {
@@ -477,7 +498,7 @@ func (j judgement) queue(ctx context.Context, of []int) error {
 	if err != nil {
 		return err
 	}
-	found, still := make([]heads, len(of)), make([]*redis.IntCmd, len(of))
+	found := make([]heads, len(of))
 	err = pipelined(ctx, j.rdb, func(p redis.Pipeliner) {
 		for n, i := range of {
 			if there[n] == nil || there[n].Val() != "hash" || bare[n].Err() != nil {
@@ -486,18 +507,35 @@ func (j judgement) queue(ctx context.Context, of []int) error {
 				id, _ := job.ParseID(j.refs[i].Entry) // it was one above
 				found[n] = askHeads(ctx, p, ws, id)
 			}
-			if j.again {
-				still[n] = p.LPos(ctx, j.refs[i].Key, j.refs[i].Entry, redis.LPosArgs{MaxLen: j.refs[i].Depth + 1})
-			}
 		}
 	})
 	if err != nil {
 		return err
 	}
 	for n, i := range of {
-		if !found[n].held() && (still[n] == nil || still[n].Err() == nil) {
+		if !found[n].held() {
 			j.classes[i] = migration.DifferenceQueue
 		}
 	}
 	return nil
+}
+
+// queued leaves out entries that are no longer in the queue. It walks from where the rightmost of them was met to the left
+// until it has met all, past no more entries than were taken meanwhile where those were taken from the left.
+func (j judgement) queued(ctx context.Context, of []int) ([]int, error) {
+	place, missed := int64(0), make(map[string]bool, len(of))
+	for _, i := range of {
+		place, missed[j.refs[i].Entry] = max(place, j.refs[i].Depth+1), true
+	}
+	for place > 0 && len(missed) > 0 {
+		entries, first, err := j.queueBelow(ctx, place, queueCount)
+		if err != nil {
+			return nil, err
+		}
+		for _, entry := range entries {
+			delete(missed, entry)
+		}
+		place = first
+	}
+	return slices.DeleteFunc(of, func(i int) bool { return missed[j.refs[i].Entry] }), nil
 }

@@ -90,7 +90,7 @@ func (r indexResult) rows() []row {
 		{"whose entries were right", r.Identical},
 		{"whose entries " + word + "mended", r.Mended},
 		{"places looked at in indexes", r.Entries},
-		{"of jobs that are stored no more, " + word + "dropped", r.Dropped},
+		{"that name no stored job, " + word + "dropped", r.Dropped},
 		{"index complete", yes(r.Complete)},
 	}
 }

@@ -31,7 +31,8 @@ const (
 	DifferenceIndexMissing                                // a job lacks an entry of the index
 	DifferenceIndexExtra                                  // an entry of the index names no job, or one that has its own as well
 	DifferenceIndexMisplaced                              // a job stands under another state or time than its own
-	DifferenceIdempotency                                 // an idempotency key names a job that neither schema holds
+	DifferenceIdempotency                                 // an idempotency key names a job that is gone
+	DifferenceIdempotencyForeign                          // an idempotency key is no workspace's, or names no job or another workspace's
 	DifferenceQueue                                       // a queue entry names a job that neither schema holds
 )
 
@@ -81,6 +82,8 @@ func (c DifferenceClass) String() string {
 		return "index-misplaced"
 	case DifferenceIdempotency:
 		return "idempotency"
+	case DifferenceIdempotencyForeign:
+		return "idempotency-foreign"
 	case DifferenceQueue:
 		return "queue"
 	}
@@ -100,6 +103,9 @@ func (c *DifferenceClass) UnmarshalText(text []byte) error {
 	}
 	return errUnknownName
 }
+
+// Harmless tells whether c is told and is no fault: a key whose job has expired makes a new job, and expires itself.
+func (c DifferenceClass) Harmless() bool { return c == DifferenceIdempotency }
 
 // OfIndex tells whether c is about entries of the index.
 func (c DifferenceClass) OfIndex() bool {
@@ -323,7 +329,7 @@ type Reference struct {
 	Workspace workspace.ID // that it names, zero for none
 	Key       string
 	Entry     string // of the index or the queue at Key
-	Depth     int64  // of a queue entry: how many stood before it, at most, when it was met
+	Depth     int64  // of a queue entry: how many stood before it, at most, when it was met; later they are fewer
 }
 
 // ReferenceBatch is one step of a walk through indexes and idempotency keys. Indexes are to be walked through in turn.
@@ -332,11 +338,4 @@ type ReferenceBatch struct {
 	Indexes    []workspace.ID
 	References []Reference
 	Next       Position // zero at the end
-}
-
-// QueuePlace is a place in a walk through the queue. The zero QueuePlace is the start.
-type QueuePlace struct {
-	Depth int64
-	Last  string // the entry before it, to find it again where the queue has moved on
-	Until int64  // where the walk ends: what was pushed since it began lies behind
 }

@@ -210,7 +210,7 @@ func TestDifferenceClassesHaveNames(t *testing.T) {
 		require.NoError(t, back.UnmarshalText(text))
 		require.Equal(t, c, back)
 	}
-	require.Len(t, seen, 19)
+	require.Len(t, seen, 20)
 	var c migration.DifferenceClass
 	require.Error(t, c.UnmarshalText([]byte("none")))
 	for _, k := range migration.KeyClasses() {
@@ -242,6 +242,18 @@ func TestVerifyReport(t *testing.T) {
 	require.True(t, r.Clean(higher))
 	accepted[migration.DifferenceStale] = 1
 	require.False(t, r.Clean(accepted))
+
+	var harmless migration.VerifyReport
+	for _, c := range migration.DifferenceClasses() {
+		require.Equal(t, c == migration.DifferenceIdempotency, c.Harmless(), c)
+		if c.Harmless() {
+			harmless.Add(migration.Difference{Class: c, Key: "k"}, time.Second, now)
+		}
+	}
+	require.True(t, harmless.Clean(nil))
+	require.Equal(t, int64(1), harmless.Differences[migration.DifferenceIdempotency].Count, "it is told all the same")
+	harmless.Add(migration.Difference{Class: migration.DifferenceIdempotencyForeign, Key: "k"}, time.Second, now)
+	require.False(t, harmless.Clean(nil))
 
 	text, err := json.Marshal(r)
 	require.NoError(t, err)

@@ -30,10 +30,10 @@ const (
 // of its keys then, and mends at the first alone when it is done.
 type IndexCounts struct {
 	Scanned   int64 `json:"scanned"`   // keys of jobs
-	Entries   int64 `json:"entries"`   // places looked at in the indexes: the oldest, and some that chance picks
+	Entries   int64 `json:"entries"`   // places looked at in the indexes: all, or the oldest and some that chance picks
 	Mended    int64 `json:"mended"`    // keys of jobs whose entries were added or mended
 	Identical int64 `json:"identical"` // keys of jobs whose entries were right
-	Dropped   int64 `json:"dropped"`   // places of jobs that are stored no more
+	Dropped   int64 `json:"dropped"`   // places of jobs that are stored no more, and entries that are no place
 	Ignored   int64 `json:"ignored"`   // keys that hold no job of any workspace, or whose index is none
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/core/workspace"
 	"github.com/relay-jobs/relay/ports"
 )
 
@@ -32,14 +33,16 @@ type IndexJobsProgress struct {
 func (u IndexJobs) Do(
 	ctx context.Context, in IndexJobsInput, progress func(IndexJobsProgress),
 ) (migration.IndexCounts, error) {
-	p := indexPass{IndexJobs: u, in: in, progress: progress, started: u.Clock.Now()}
+	p := indexPass{
+		IndexJobs: u, in: in, progress: progress, started: u.Clock.Now(), walked: map[workspace.ID]bool{},
+	}
 	for {
 		batch, err := u.Index.Batch(ctx, in.Scope, p.at, in.DryRun)
 		if err != nil {
 			return p.counts, err //nolint:wrapcheck // already a fault
 		}
 		if p.at != 0 && batch.Process != p.process {
-			p.counts, p.at = migration.IndexCounts{}, 0
+			p.begin()
 			continue
 		}
 		p.at, p.process = batch.Next, batch.Process
@@ -60,7 +63,7 @@ func (u IndexJobs) Do(
 		if err != nil || marked {
 			return p.counts, err //nolint:wrapcheck // already a fault
 		}
-		p.counts = migration.IndexCounts{}
+		p.begin()
 	}
 }
 
@@ -84,6 +87,13 @@ type indexPass struct {
 	at      migration.Position
 	process string
 	counts  migration.IndexCounts
+	walked  map[workspace.ID]bool // indexes that were gone through from end to end: SCAN may give a key twice
+}
+
+// begin forgets what was done in another server process.
+func (p *indexPass) begin() {
+	p.counts, p.at = migration.IndexCounts{}, 0
+	clear(p.walked)
 }
 
 // step counts, tells and waits until the rate allows more.
@@ -105,9 +115,16 @@ func (p *indexPass) step(ctx context.Context, c migration.IndexCounts) error {
 	return nil
 }
 
-// trim takes what has expired off the indexes that a batch met.
+// trim takes what has expired off the indexes that a batch met: all of it where the pass is one over everything, and else
+// as much as a pass that comes again soon has to.
 func (p *indexPass) trim(ctx context.Context, batch migration.IndexBatch) error {
 	for _, ws := range batch.Indexes {
+		if p.in.Scope == migration.IndexAll {
+			if err := p.trimAll(ctx, ws); err != nil {
+				return err
+			}
+			continue
+		}
 		for range trimRounds {
 			counts, more, err := p.Index.Trim(ctx, ws, p.in.DryRun)
 			if err != nil {
@@ -122,4 +139,24 @@ func (p *indexPass) trim(ctx context.Context, batch migration.IndexBatch) error 
 		}
 	}
 	return nil
+}
+
+// trimAll goes through a whole index.
+func (p *indexPass) trimAll(ctx context.Context, ws workspace.ID) error {
+	if p.walked[ws] {
+		return nil
+	}
+	p.walked[ws] = true
+	for before := ""; ; {
+		counts, next, err := p.Index.TrimAll(ctx, ws, before, p.in.DryRun)
+		if err != nil {
+			return err //nolint:wrapcheck // already a fault
+		}
+		if err := p.step(ctx, counts); err != nil {
+			return err
+		}
+		if before = next; before == "" {
+			return nil
+		}
+	}
 }

@@ -128,7 +128,7 @@ func TestIndexJobsMarksNothingCompleteBehindLessThanAWholePass(t *testing.T) {
 			in: everything(0), fails: true, kind: fault.Unavailable,
 			setup: func(r indexRig) {
 				r.batches(migration.IndexAll, false, step(1, "p", 0, r.acme))
-				r.EXPECT().Trim(gomock.Any(), r.acme, false).Return(migration.IndexCounts{}, false, broken)
+				r.EXPECT().TrimAll(gomock.Any(), r.acme, "", false).Return(migration.IndexCounts{}, "", broken)
 			},
 		},
 		"a caller who left": {
@@ -210,10 +210,10 @@ func TestIndexJobsKeepsItsRateOverTheWholePass(t *testing.T) {
 	gomock.InOrder(
 		first,
 		// Entries count as jobs do. This step takes 700 ms by itself, 500 more than its 20 jobs and entries are due.
-		r.EXPECT().Trim(gomock.Any(), r.acme, false).DoAndReturn(
-			func(context.Context, workspace.ID, bool) (migration.IndexCounts, bool, error) {
+		r.EXPECT().TrimAll(gomock.Any(), r.acme, "", false).DoAndReturn(
+			func(context.Context, workspace.ID, string, bool) (migration.IndexCounts, string, error) {
 				r.clock.now = r.clock.now.Add(700 * time.Millisecond)
-				return migration.IndexCounts{Entries: 20}, false, nil
+				return migration.IndexCounts{Entries: 20}, "", nil
 			}),
 		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.Position(1), false).Return(step(80, "p", 2), nil),
 		r.EXPECT().Batch(gomock.Any(), migration.IndexAll, migration.Position(2), false).Return(step(0, "p", 0), nil),
@@ -240,6 +240,29 @@ func TestIndexJobsCatchesUpOnASecondAtMost(t *testing.T) {
 	_, err := r.pass().Do(t.Context(), everything(100), nil)
 	require.NoError(t, err)
 	require.Equal(t, []time.Duration{time.Second}, r.clock.slept)
+}
+
+// A pass over everything goes through each index from end to end, once in a server process.
+func TestIndexJobsOverEverythingTrimsAll(t *testing.T) {
+	t.Parallel()
+	r := newIndexRig(t)
+	some := migration.IndexCounts{Entries: 10, Dropped: 1}
+	trimmed := func(ws workspace.ID, before, next string) *gomock.Call {
+		return r.EXPECT().TrimAll(gomock.Any(), ws, before, true).Return(some, next, nil)
+	}
+	batch := func(at migration.Position, b migration.IndexBatch) *gomock.Call {
+		return r.EXPECT().Batch(gomock.Any(), migration.IndexAll, at, true).Return(b, nil)
+	}
+	gomock.InOrder(
+		batch(0, step(1, "first", 9, r.acme)), trimmed(r.acme, "", ""),
+		batch(9, step(1, "second", 5)),
+		batch(0, step(1, "second", 9, r.acme, r.neighbour)),
+		trimmed(r.acme, "", "z2"), trimmed(r.acme, "z2", "c1"), trimmed(r.acme, "c1", ""), trimmed(r.neighbour, "", ""),
+		batch(9, step(1, "second", 0, r.acme)),
+	)
+	counts, err := r.pass().Do(t.Context(), usecase.IndexJobsInput{Scope: migration.IndexAll, DryRun: true}, nil)
+	require.NoError(t, err)
+	require.Equal(t, migration.IndexCounts{Scanned: 2, Mended: 2, Entries: 40, Dropped: 4}, counts)
 }
 
 func TestIndexJobsLeavesAnIndexThatNeverEnds(t *testing.T) {

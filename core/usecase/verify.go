@@ -339,8 +339,8 @@ func (p *verifyPass) walkIndex(ctx context.Context, ws workspace.ID) error {
 }
 
 func (p *verifyPass) walkQueue(ctx context.Context) (whole bool, err error) {
-	for at := (migration.QueuePlace{}); ; {
-		refs, next, err := p.Comparison.QueueEntries(ctx, at, p.in.Batch)
+	for depth := int64(0); ; {
+		refs, next, err := p.Comparison.QueueEntries(ctx, depth, p.in.Batch)
 		if err != nil {
 			return false, err //nolint:wrapcheck // already a fault
 		}
@@ -348,7 +348,7 @@ func (p *verifyPass) walkQueue(ctx context.Context) (whole bool, err error) {
 		if err := p.look(ctx, refs, len(refs)); err != nil {
 			return false, err
 		}
-		if at = next; at == (migration.QueuePlace{}) {
+		if depth = next; depth == 0 {
 			return true, nil
 		}
 	}

@@ -101,19 +101,19 @@ func (mr *MockJobComparisonMockRecorder) Process(ctx interface{}) *gomock.Call {
 }
 
 // QueueEntries mocks base method.
-func (m *MockJobComparison) QueueEntries(ctx context.Context, at migration.QueuePlace, n int) ([]migration.Reference, migration.QueuePlace, error) {
+func (m *MockJobComparison) QueueEntries(ctx context.Context, depth int64, n int) ([]migration.Reference, int64, error) {
 	m.ctrl.T.Helper()
-	ret := m.ctrl.Call(m, "QueueEntries", ctx, at, n)
+	ret := m.ctrl.Call(m, "QueueEntries", ctx, depth, n)
 	ret0, _ := ret[0].([]migration.Reference)
-	ret1, _ := ret[1].(migration.QueuePlace)
+	ret1, _ := ret[1].(int64)
 	ret2, _ := ret[2].(error)
 	return ret0, ret1, ret2
 }
 
 // QueueEntries indicates an expected call of QueueEntries.
-func (mr *MockJobComparisonMockRecorder) QueueEntries(ctx, at, n interface{}) *gomock.Call {
+func (mr *MockJobComparisonMockRecorder) QueueEntries(ctx, depth, n interface{}) *gomock.Call {
 	mr.mock.ctrl.T.Helper()
-	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "QueueEntries", reflect.TypeOf((*MockJobComparison)(nil).QueueEntries), ctx, at, n)
+	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "QueueEntries", reflect.TypeOf((*MockJobComparison)(nil).QueueEntries), ctx, depth, n)
 }
 
 // References mocks base method.

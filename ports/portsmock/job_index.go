@@ -126,3 +126,19 @@ func (mr *MockJobIndexMockRecorder) Trim(ctx, ws, dry interface{}) *gomock.Call 
 	mr.mock.ctrl.T.Helper()
 	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "Trim", reflect.TypeOf((*MockJobIndex)(nil).Trim), ctx, ws, dry)
 }
+
+// TrimAll mocks base method.
+func (m *MockJobIndex) TrimAll(ctx context.Context, ws workspace.ID, before string, dry bool) (migration.IndexCounts, string, error) {
+	m.ctrl.T.Helper()
+	ret := m.ctrl.Call(m, "TrimAll", ctx, ws, before, dry)
+	ret0, _ := ret[0].(migration.IndexCounts)
+	ret1, _ := ret[1].(string)
+	ret2, _ := ret[2].(error)
+	return ret0, ret1, ret2
+}
+
+// TrimAll indicates an expected call of TrimAll.
+func (mr *MockJobIndexMockRecorder) TrimAll(ctx, ws, before, dry interface{}) *gomock.Call {
+	mr.mock.ctrl.T.Helper()
+	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "TrimAll", reflect.TypeOf((*MockJobIndex)(nil).TrimAll), ctx, ws, before, dry)
+}

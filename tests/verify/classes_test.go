@@ -166,7 +166,12 @@ func (p *planter) plant() {
 	p.do("SET", "ai:idempotency:acme:"+mark, mark+"-gone", "EX", "86400")
 	p.expect(migration.DifferenceIdempotency, "ai:idempotency:acme:"+mark)
 	p.do("SET", "ai:idempotency:Not!:"+mark, id, "EX", "86400")
-	p.expect(migration.DifferenceIdempotency, "ai:idempotency:Not!:"+mark)
+	p.expect(migration.DifferenceIdempotencyForeign, "ai:idempotency:Not!:"+mark)
+	other, _ := p.job("acme-eu")
+	p.do("SET", "ai:idempotency:acme:"+mark+"-other", other, "EX", "86400")
+	p.expect(migration.DifferenceIdempotencyForeign, "ai:idempotency:acme:"+mark+"-other")
+	p.do("SET", "ai:idempotency:acme:"+mark+"-none", "", "EX", "86400")
+	p.expect(migration.DifferenceIdempotencyForeign, "ai:idempotency:acme:"+mark+"-none")
 	p.do("RPUSH", "ai:idempotency:acme:"+mark+"-list", "1")
 	p.expect(migration.DifferenceWrongType, "ai:idempotency:acme:"+mark+"-list")
 

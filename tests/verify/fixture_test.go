@@ -166,7 +166,11 @@ func (f fixture) expectReferences(t *testing.T, add func(migration.DifferenceCla
 			var id string
 			require.NoError(t, json.Unmarshal(r.Value, &id))
 			if f.held("ai:jobs:"+id, ws, id) == nil && f.held("ai:job:"+ws+":"+id, ws, id) == nil {
-				add(migration.DifferenceIdempotency, r.Key, "")
+				class := migration.DifferenceIdempotency
+				if owner := f.hashes["ai:jobs:"+id]["workspace_id"]; f.validSpace.MatchString(owner) && f.held("ai:jobs:"+id, owner, id) != nil {
+					class = migration.DifferenceIdempotencyForeign
+				}
+				add(class, r.Key, "")
 			}
 		}
 		if r.Key == "ai:queue:pending" {
