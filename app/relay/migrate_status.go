@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -73,15 +72,7 @@ func statusRows(r usecase.StatusReport) []row {
 		rows = append(rows, row{"live server", fmt.Sprintf("%q in %s", server.ID, server.Phase)}) // quoted: it is stored text
 	}
 	for _, g := range r.Gates {
-		state := "open"
-		if !g.Open {
-			reasons := make([]string, len(g.Reasons))
-			for i, reason := range g.Reasons {
-				reasons[i] = reason.Condition.String() + ": " + reason.Text
-			}
-			state = "closed: " + strings.Join(reasons, "; ")
-		}
-		rows = append(rows, row{"gate " + g.Gate.String(), state})
+		rows = append(rows, row{"gate " + g.Gate.String(), g.Text()})
 	}
 	return rows
 }
