@@ -79,12 +79,8 @@ func (p *presence) announce(ctx context.Context) error {
 		}
 		p.asked = true
 		if closed {
-			conditions := make([]string, len(state.Reasons))
-			for i, r := range state.Reasons {
-				conditions[i] = r.Condition.String()
-			}
 			p.log.Warn("serving behind a closed gate; `relay migrate status` says why",
-				zap.Stringer("gate", state.Gate), zap.Strings("closed_by", conditions))
+				zap.Stringer("gate", state.Gate), zap.Stringers("closed_by", state.ClosedBy()))
 		}
 	}
 	return p.beat.First(ctx)

@@ -17,6 +17,4 @@ type MigrationLog interface {
 	RecordPass(ctx context.Context, p migration.RecordedPass) error
 	// Audit adds e to the account of what operators did; the storage sets its time.
 	Audit(ctx context.Context, e migration.AuditEntry) error
-	// AuditTrail gives the newest n entries, newest first.
-	AuditTrail(ctx context.Context, n int64) ([]migration.AuditEntry, error)
 }

@@ -67,35 +67,6 @@ func (m *MigrationState) Audit(ctx context.Context, e migration.AuditEntry) erro
 	}).Err())
 }
 
-// AuditTrail implements ports.MigrationLog.
-func (m *MigrationState) AuditTrail(ctx context.Context, n int64) ([]migration.AuditEntry, error) {
-	messages, err := m.rdb.XRevRangeN(ctx, auditKey, "+", "-", n).Result()
-	if err != nil {
-		return nil, translate(err)
-	}
-	out := make([]migration.AuditEntry, len(messages))
-	for i, message := range messages {
-		text := func(field string) string {
-			s, _ := message.Values[field].(string) // nil for an absent field
-			return s
-		}
-		millis, _, _ := strings.Cut(message.ID, "-")
-		ms, err := strconv.ParseInt(millis, 10, 64)
-		if err != nil {
-			return nil, untrusted(err)
-		}
-		e := migration.AuditEntry{
-			At: time.UnixMilli(ms).UTC(), Who: migration.Operator{User: text(auditUser), Host: text(auditHost)},
-			Detail: text(auditDetail),
-		}
-		if err := e.Action.UnmarshalText([]byte(text(auditAction))); err != nil {
-			return nil, untrusted(err)
-		}
-		out[i] = e
-	}
-	return out, nil
-}
-
 // Facts implements ports.GateFacts.
 func (m *MigrationState) Facts(ctx context.Context, entries int64) (migration.Facts, error) {
 	var now *redis.TimeCmd
@@ -108,10 +79,10 @@ func (m *MigrationState) Facts(ctx context.Context, entries int64) (migration.Fa
 		seen, hits = p.HGetAll(ctx, phasesSeenKey), p.HGetAll(ctx, fallbackKey)
 		withoutRev = p.Get(ctx, withoutRevKey)
 	})
-	if err == nil {
-		err = errors.Join(passes.Err(), ids.Err(), seen.Err(), hits.Err()) // of another type: nothing can be told
-	}
 	if err != nil {
+		return migration.Facts{}, err
+	}
+	if err := errors.Join(passes.Err(), ids.Err(), seen.Err(), hits.Err()); err != nil { // of another type: nothing can be told
 		return migration.Facts{}, translate(err)
 	}
 	f := migration.Facts{

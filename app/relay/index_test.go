@@ -134,11 +134,11 @@ func TestMigrateIndexBuildsTheIndexOfOldJobs(t *testing.T) {
 	require.NoError(t, rdb.Del(t.Context(), "ai:jobs:one").Err())
 	code, stdout, stderr := migrateIndex(t, server, "--dry-run")
 	require.Equal(t, app.ExitDiffers, code)
-	require.Regexp(t, `would be dropped +1\nindex complete +yes\n$`, stdout)
+	require.Regexp(t, `would be dropped +1\nerrors +0\nindex complete +yes\n$`, stdout)
 	require.Contains(t, stderr, "--execute")
 	code, stdout, stderr = migrateIndex(t, server, "--execute", "--rate=0")
 	require.Equal(t, app.ExitOK, code)
-	require.Regexp(t, `dropped +1\nindex complete +yes\n$`, stdout)
+	require.Regexp(t, `dropped +1\nerrors +0\nindex complete +yes\n$`, stdout)
 	require.Empty(t, stderr)
 
 	require.Equal(t, app.ExitOK, p.Stop(t))

@@ -88,10 +88,13 @@ type counting struct {
 // backfillResult is what a run ends with.
 type backfillResult struct {
 	migration.BackfillCounts
+	ending
 
-	To     string `json:"to"`
-	DryRun bool   `json:"dry_run"`
-	Done   bool   `json:"done"` // the pass has come to its end
+	To         string `json:"to"`
+	DryRun     bool   `json:"dry_run"`
+	Done       bool   `json:"done"` // the pass has come to its end
+	Recorded   bool   `json:"recorded"`
+	Unrecorded string `json:"unrecorded,omitempty"` // why it counts for no gate
 }
 
 func (s storage) backfill(
@@ -103,18 +106,18 @@ func (s storage) backfill(
 			return refusal(err)
 		}
 		if err := s.gates.Executes(ctx, s.command); err != nil {
-			return &faultError{err}
+			return interrupted(err, "", goesOn)
 		}
 		defer counted.push(ctx, counted.Backfill, progress)
 	}
 	result := backfillResult{To: in.To.String(), DryRun: in.DryRun}
 	began, process, err := s.state.Now(ctx)
 	if err != nil {
-		return &faultError{err}
+		return interrupted(err, "", goesOn)
 	}
 	kept, err := s.copies.Checkpoint(ctx, in.To)
 	if err != nil {
-		return &faultError{err}
+		return interrupted(err, "", goesOn)
 	}
 	bar := newProgress(progress)
 	counts, done, err := pass.Do(ctx, in, func(p usecase.BackfillProgress) {
@@ -132,44 +135,48 @@ func (s storage) backfill(
 	})
 	bar.end()
 	result.BackfillCounts, result.Done = counts, done
+	next := goesOn
+	switch {
+	case in.DryRun:
+		result.Unrecorded = "a dry run"
+	case !done:
+		result.Unrecorded = "it is not at the end"
+	case !in.Workspace.IsZero():
+		result.Unrecorded = "it was of one workspace alone"
+	case !in.Restart && !kept.IsZero() && kept.Workspace.IsZero():
+		result.Unrecorded = "it went on where an earlier run ended"
+	default:
+		result.Unrecorded, err = s.record(ctx, in.To, counts, began, process)
+		next = beginsAnew
+	}
+	result.Recorded = err == nil && result.Unrecorded == ""
+	result.ending = endedBy(err)
 	if err != nil {
-		return interrupted(err, backfillLine(counts, in.DryRun), goesOn)
+		err = interrupted(err, backfillLine(counts, in.DryRun), next)
 	}
-	if done && !in.DryRun && (in.Restart || kept.IsZero()) {
-		if err := s.record(ctx, in, counts, began, process); err != nil {
-			return &faultError{err}
-		}
-	}
-	if err := printResult(out, way.asJSON, result, result.rows()); err != nil {
+	if err := errors.Join(err, printResult(out, way.asJSON, result, result.rows())); err != nil {
 		return err
 	}
-	left := int64(0)
-	for outcome, n := range counts.Jobs {
-		if outcome.Left() || in.DryRun && outcome.Changed() {
-			left += n
-		}
-	}
-	for _, n := range counts.Strange {
-		left += n
-	}
-	if left > 0 || !done || in.DryRun && counts.Entries > 0 {
+	if counts.Left() > 0 || !done || in.DryRun && !counts.Clean() {
 		return errRemains
 	}
 	return nil
 }
 
-// record keeps a whole pass for the gates.
+// record keeps a whole pass for the gates, or says why it is none.
 func (s storage) record(
-	ctx context.Context, in usecase.BackfillInput, counts migration.BackfillCounts, began time.Time, process string,
-) error {
-	p := migration.PassOfBackfill(in.To, counts)
+	ctx context.Context, to migration.Schema, counts migration.BackfillCounts, began time.Time, process string,
+) (why string, err error) {
+	p := migration.PassOfBackfill(to, counts)
 	ended, now, err := s.state.Now(ctx)
 	if err != nil {
-		return err //nolint:wrapcheck // already a fault
+		return "", err //nolint:wrapcheck // already a fault
 	}
-	p.Started, p.Ended, p.Process = began, ended, now
-	p.Whole = in.Workspace.IsZero() && now == process
-	return s.gates.Record(ctx, s.command, p)
+	if now != process {
+		return "the server process changed meanwhile", nil
+	}
+	p.Started, p.Ended, p.Process, p.Whole = began, ended, now, true
+	return "", s.gates.Record(ctx, s.command, p)
 }
 
 func backfillLine(c migration.BackfillCounts, dryRun bool) string {
@@ -207,9 +214,12 @@ func (r backfillResult) rows() []row {
 	for _, c := range migration.KeyClasses() {
 		rows = append(rows, row{"no job: " + c.String(), r.Strange[c]})
 	}
-	end := "yes"
+	end, recorded := "yes", "yes"
 	if !r.Done {
 		end = "no: run it again to go on"
 	}
-	return append(rows, row{"at the end", end})
+	if !r.Recorded {
+		recorded = "no: " + r.Unrecorded
+	}
+	return append(rows, r.ending.row(), row{"at the end", end}, row{"recorded for the gates", recorded})
 }

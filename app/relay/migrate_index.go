@@ -42,6 +42,7 @@ func migrateIndexCommand(environ []string) *cobra.Command {
 // indexResult is what a pass ends with.
 type indexResult struct {
 	migration.IndexCounts
+	ending
 
 	DryRun   bool `json:"dry_run"`
 	Complete bool `json:"complete"` // whether lists go by the index
@@ -50,7 +51,7 @@ type indexResult struct {
 func (s storage) indexJobs(ctx context.Context, in usecase.IndexJobsInput, asJSON bool, out, progress io.Writer) error {
 	if !in.DryRun {
 		if err := s.gates.Executes(ctx, s.command); err != nil {
-			return &faultError{err}
+			return interrupted(err, "", beginsAnew)
 		}
 	}
 	bar := newProgress(progress)
@@ -65,10 +66,11 @@ func (s storage) indexJobs(ctx context.Context, in usecase.IndexJobsInput, asJSO
 	if err == nil {
 		result.Complete, err = s.index.Complete(ctx)
 	}
+	result.ending = endedBy(err)
 	if err != nil {
-		return interrupted(err, indexLine(counts, in.DryRun), beginsAnew)
+		err = interrupted(err, indexLine(counts, in.DryRun), beginsAnew)
 	}
-	if err := printResult(out, asJSON, result, result.rows()); err != nil {
+	if err := errors.Join(err, printResult(out, asJSON, result, result.rows())); err != nil {
 		return err
 	}
 	if counts.Mended+counts.Dropped > 0 && in.DryRun || !result.Complete {
@@ -84,13 +86,18 @@ func indexLine(c migration.IndexCounts, dryRun bool) string {
 
 func (r indexResult) rows() []row {
 	word := wouldBe(r.DryRun)
+	mended := "whose entries were mended"
+	if r.DryRun {
+		mended = "whose entries would be mended"
+	}
 	return []row{
 		{"keys of jobs, those of one job in both schemas counted each", r.Scanned},
 		{"that hold no job", r.Ignored},
 		{"whose entries were right", r.Identical},
-		{"whose entries " + word + "mended", r.Mended},
+		{mended, r.Mended},
 		{"places looked at in indexes", r.Entries},
 		{"that name no stored job, " + word + "dropped", r.Dropped},
+		r.ending.row(),
 		{"index complete", yes(r.Complete)},
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,10 +16,10 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/term"
 
 	"github.com/relay-jobs/relay/adapters/redisjobs"
 	"github.com/relay-jobs/relay/app"
@@ -30,6 +31,10 @@ import (
 
 const exitCodes = "Exit codes: 0 clean, 1 differences remain, 2 refused, 3 fault or interrupted.\n" +
 	"It reads REDIS_URL and RELAY_REDIS_* from the environment."
+
+// judgedByFlags says where a command has the phase from that it judges by.
+const judgedByFlags = "The phase is that of AI_JOBS_NEW_SCHEMA, AI_JOBS_OLD_SCHEMA, READ_PREFERS_NEW and READ_FALLBACK_OLD in the\n" +
+	"environment: set them as the servers have them.\n\n"
 
 // passFlags are those that passes share.
 type passFlags struct {
@@ -139,7 +144,7 @@ func refusal(err error) error {
 	if fault.KindOf(err) == fault.Invalid {
 		return err
 	}
-	return &faultError{err}
+	return interrupted(err, "", goesOn)
 }
 
 // What a run does that follows one that was interrupted.
@@ -148,13 +153,34 @@ const (
 	beginsAnew = "the next run begins anew"
 )
 
-// interrupted tells a run that its operator ended from one that a fault ended.
+func isInterrupt(err error) bool {
+	return fault.KindOf(err) == fault.Canceled || errors.Is(err, context.Canceled)
+}
+
+// interrupted tells a run that its operator ended from one that a fault ended, maybe before it had done anything.
 func interrupted(err error, soFar, next string) error {
-	if fault.KindOf(err) == fault.Canceled || errors.Is(err, context.Canceled) {
-		return &faultError{fmt.Errorf("interrupted: %s; %s", soFar, next)}
+	switch {
+	case isInterrupt(err):
+		return &faultError{fmt.Errorf("interrupted: %s; %s", cmp.Or(soFar, "nothing was done"), next)}
+	case soFar == "":
+		return &faultError{err}
 	}
 	return &faultError{fmt.Errorf("after %s: %w", soFar, err)}
 }
+
+// ending is what the result of each pass says of its end.
+type ending struct {
+	Errors int64 `json:"errors"` // what had to be left because of a fault: the rest of a pass counts for one
+}
+
+func endedBy(err error) ending {
+	if err == nil || isInterrupt(err) {
+		return ending{}
+	}
+	return ending{Errors: 1}
+}
+
+func (e ending) row() row { return row{"errors", e.Errors} }
 
 // told is how far a pass is.
 type told struct {
@@ -168,6 +194,7 @@ type told struct {
 // progress shows how far a pass is: a bar on a terminal, a line every few seconds elsewhere, also while a step lasts.
 type progress struct {
 	out    io.Writer
+	fd     int // of the bar's terminal
 	bar    *progressbar.ProgressBar
 	latest atomic.Pointer[told]
 	stop   chan struct{}
@@ -175,22 +202,24 @@ type progress struct {
 
 	first told      // of the part that the pass is in
 	began time.Time // when that was
-	last  told      // what was shown last
+	last  told      // what was shown last, or told first
 	shown time.Time // when that was
 }
 
 const (
 	// wholeBar is how many parts a bar has.
 	wholeBar     = 10_000
+	// besideLine is what a bar of ten columns takes of a line, and what stands around it: the line is cut before the bar is.
+	besideLine   = 20
 	barInterval  = 500 * time.Millisecond
 	lineInterval = 5 * time.Second
 )
 
 func newProgress(out io.Writer) *progress {
-	p := &progress{out: out, stop: make(chan struct{}), ended: make(chan struct{}), shown: time.Now(), began: time.Now()}
+	p := &progress{out: out, stop: make(chan struct{}), ended: make(chan struct{})}
 	interval := lineInterval
-	if f, ok := out.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
-		interval = barInterval
+	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		interval, p.fd = barInterval, int(f.Fd())
 		p.bar = progressbar.NewOptions(wholeBar, progressbar.OptionSetWriter(out), progressbar.OptionSetWidth(30),
 			progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false), progressbar.OptionClearOnFinish())
 	}
@@ -200,9 +229,9 @@ func newProgress(out io.Writer) *progress {
 		defer tick.Stop()
 		for {
 			select {
-			case at := <-tick.C:
+			case <-tick.C:
 				if now := p.latest.Load(); now != nil {
-					p.show(*now, at)
+					p.show(*now, time.Now())
 				}
 			case <-p.stop:
 				return
@@ -213,9 +242,28 @@ func newProgress(out io.Writer) *progress {
 }
 
 // tell is called after each step.
-func (p *progress) tell(now told) { p.latest.Store(&now) }
+func (p *progress) tell(now told) {
+	if p.latest.Load() == nil { // nothing is shown before: what an earlier run did is no part of this one's rate
+		p.last, p.shown = now, time.Now()
+	}
+	p.latest.Store(&now)
+}
 
 func (p *progress) show(now told, at time.Time) {
+	line := p.line(now, at)
+	if p.bar == nil {
+		_, _ = fmt.Fprintf(p.out, "%.1f %% %s\n", 100*now.fraction, line) // a reader that is gone takes nothing from the pass
+		return
+	}
+	if width, _, err := term.GetSize(p.fd); err == nil && width > besideLine {
+		line = line[:min(len(line), width-besideLine)] // else each redraw would leave a line behind
+	}
+	p.bar.Describe(line)
+	_ = p.bar.Set(int(now.fraction * wholeBar)) // as above
+}
+
+// line says how far the pass is and how fast it goes; it is ASCII. It is called once for each time that is shown.
+func (p *progress) line(now told, at time.Time) string {
 	if now.fraction < p.last.fraction || p.first.what == "" { // another part began, or the pass began anew
 		p.first, p.began = now, at
 	}
@@ -223,17 +271,12 @@ func (p *progress) show(now told, at time.Time) {
 	if slowed := now.pace.Reason; slowed != "" {
 		line += map[bool]string{true: ", held: ", false: ", slowed: "}[now.waiting] + string(slowed)
 	}
-	if came := now.fraction - p.first.fraction; came > 0 {
+	if came := now.fraction - p.first.fraction; came > 0 && !now.waiting {
 		left := time.Duration(float64(at.Sub(p.began)) * (1 - now.fraction) / came)
 		line += fmt.Sprintf(", about %s left", left.Round(time.Second))
 	}
 	p.last, p.shown = now, at
-	if p.bar != nil {
-		p.bar.Describe(line)
-		_ = p.bar.Set(int(now.fraction * wholeBar)) // a terminal that is gone takes nothing from the pass
-		return
-	}
-	_, _ = fmt.Fprintf(p.out, "%.1f %% %s\n", 100*now.fraction, line) // as above
+	return line
 }
 
 // end is called once, behind the last step.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +20,7 @@ func migrateRetireCommand(environ []string) *cobra.Command {
 		way     passFlags
 		batch   int
 		force   string
+		quiet   time.Duration
 		restart bool
 	)
 	cmd := &cobra.Command{
@@ -33,6 +35,7 @@ func migrateRetireCommand(environ []string) *cobra.Command {
 	way.addChanging(flags)
 	way.addWorkspace(flags)
 	flags.StringVar(&force, "force", "", "the reason why a closed gate does not matter; it is kept")
+	addQuiet(flags, &quiet)
 	flags.IntVar(&batch, "batch-size", 100, "keys of one step")
 	flags.BoolVar(&restart, "restart", false, "forget where an earlier run ended")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -50,7 +53,7 @@ func migrateRetireCommand(environ []string) *cobra.Command {
 			DryRun: way.dryRun, Batch: batch, Rate: way.rate, Workspace: ws, Restart: restart, Force: force,
 		}
 		return onStorage(cmd, environ, func(ctx context.Context, s storage) error {
-			in.Command = s.command
+			in.Command, s.gates.Quiet = s.command, quiet
 			return s.retire(ctx, in, way.asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		})
 	}
@@ -60,28 +63,38 @@ func migrateRetireCommand(environ []string) *cobra.Command {
 // retireResult is what a run ends with.
 type retireResult struct {
 	migration.RetireCounts
+	ending
 
-	DryRun bool `json:"dry_run"`
+	DryRun bool                 `json:"dry_run"`
+	Gate   *migration.GateState `json:"gate,omitempty"` // of a dry run, which goes by a closed one
 }
 
 func (s storage) retire(ctx context.Context, in usecase.RetireInput, asJSON bool, out, progress io.Writer) error {
+	result := retireResult{DryRun: in.DryRun}
+	if in.DryRun {
+		gate, err := s.gates.State(ctx, migration.GateRetire)
+		if err != nil {
+			return interrupted(err, "", beginsAnew)
+		}
+		result.Gate = &gate
+	}
 	bar := newProgress(progress)
 	pass := usecase.Retire{Keys: s.copies, Old: s.old, Load: s.copies, Clock: systemclock.Clock{}, Gates: s.gates}
 	counts, err := pass.Do(ctx, in, func(p usecase.RetireProgress) {
 		bar.tell(told{p.Fraction, p.Counts.Scanned, p.Pace, p.Waiting, retireLine(p.Counts, in.DryRun)})
 	})
 	bar.end()
+	result.RetireCounts = counts
 	if closed := (*migration.ClosedError)(nil); errors.As(err, &closed) {
-		if counts.Scanned > 0 {
-			return fmt.Errorf("after %s: %w", retireLine(counts, in.DryRun), closed)
+		if counts.Scanned == 0 {
+			return closed
 		}
-		return closed
+		err = fmt.Errorf("after %s: %w", retireLine(counts, in.DryRun), closed)
+	} else if err != nil {
+		result.ending = endedBy(err)
+		err = interrupted(err, retireLine(counts, in.DryRun), goesOn)
 	}
-	if err != nil {
-		return interrupted(err, retireLine(counts, in.DryRun), goesOn)
-	}
-	result := retireResult{RetireCounts: counts, DryRun: in.DryRun}
-	if err := printResult(out, asJSON, result, result.rows()); err != nil {
+	if err := errors.Join(err, printResult(out, asJSON, result, result.rows())); err != nil {
 		return err
 	}
 	if counts.Kept() > 0 || in.DryRun && counts.Jobs[migration.RetireRemoved]+counts.Entries > 0 {
@@ -109,6 +122,10 @@ func (r retireResult) rows() []row {
 	}
 	for _, c := range migration.KeyClasses() {
 		rows = append(rows, row{"no job: " + c.String(), r.Strange[c]})
+	}
+	rows = append(rows, r.ending.row())
+	if r.Gate != nil {
+		rows = append(rows, row{"gate " + r.Gate.Gate.String(), r.Gate.Text()})
 	}
 	return rows
 }

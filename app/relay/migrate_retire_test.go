@@ -116,7 +116,7 @@ func TestMigrateRecordsWhatItVerified(t *testing.T) {
 	before := redisserver.Dump(t, o.rdb, "*")
 
 	require.Regexp(t, `clean +yes\n`, o.verify(app.ExitOK))
-	o.verify(app.ExitOK, "--accept=missing=1")
+	o.verify(app.ExitOK, "--accept=wrong-type=1")
 	require.Equal(t, before, redisserver.Dump(t, o.rdb, "*"), "a plain one changes nothing")
 
 	o.verify(app.ExitOK, "--record")
@@ -148,18 +148,20 @@ func TestMigrateRecordsWhatItVerified(t *testing.T) {
 		require.False(t, p.Whole, "something was left out")
 	}
 
-	require.NoError(t, o.rdb.Del(t.Context(), "ai:job:acme:1").Err())
+	require.NoError(t, o.rdb.Set(t.Context(), "ai:jobs:odd", "no hash", 0).Err())
 	o.verify(app.ExitDiffers, "--record")
-	stdout = o.verify(app.ExitOK, "--record", "--accept=missing=1")
+	stdout = o.verify(app.ExitOK, "--record", "--accept=wrong-type=1")
+	require.Contains(t, stdout, `wrong-type           1, such as "ai:jobs:odd"`, "no age is known of what has no time")
 	require.Regexp(t, `written without rev +0 since `, stdout)
 	passes = o.passes()
 	require.False(t, passes[1].Clean)
 	require.True(t, passes[0].Clean)
-	require.Equal(t, map[string]int64{"missing": 1}, passes[0].Counts)
-	require.Equal(t, map[string]int64{"missing": 1}, passes[0].Accepted)
+	require.Equal(t, map[string]int64{"wrong-type": 1}, passes[0].Counts)
+	require.Equal(t, map[string]int64{"wrong-type": 1}, passes[0].Accepted)
 	actions, all := o.audit()
 	require.Equal(t, []string{"accept", "record"}, actions[len(actions)-2:])
-	require.Contains(t, all, "missing 1")
+	require.Contains(t, all, "wrong-type 1")
+	require.NoError(t, o.rdb.Del(t.Context(), "ai:jobs:odd").Err())
 
 	o.predecessor(time.Now().Add(time.Minute), "4") // whatever this machine's clock says
 	o.migrate(app.ExitOK, "backfill", "--execute", "--rate=0")
@@ -167,6 +169,37 @@ func TestMigrateRecordsWhatItVerified(t *testing.T) {
 	require.EqualValues(t, 1, o.passes()[0].WithoutRev)
 	stdout, _ = o.migrate(app.ExitOK, "status")
 	require.Regexp(t, `gate fallback off +closed:.* writers without rev: 1 jobs were written without rev`, stdout)
+	require.Regexp(t, `gate new only +closed: two clean passes: 0 of 2 recorded in strict new \(the newest was in dual write\)`, stdout)
+}
+
+// TestMigrateVerifyNamesWhatItFinds: each difference where that is asked for, and the servers that another phase fits.
+func TestMigrateVerifyNamesWhatItFinds(t *testing.T) {
+	t.Parallel()
+	o := operate(t)
+	o.predecessor(longAgo(), "1", "2\x1b")
+	require.NoError(t, o.rdb.Set(t.Context(), "ai:jobs:odd", "no hash", 0).Err())
+	for id, phase := range map[string]string{"one\x1b": "read routing", "two": "dual write"} {
+		require.NoError(t, o.rdb.ZAdd(t.Context(), "ai:servers", redis.Z{Member: id}).Err())
+		text, err := json.Marshal(map[string]string{"id": id, "phase": phase})
+		require.NoError(t, err)
+		require.NoError(t, o.rdb.Set(t.Context(), "ai:server:"+id, text, time.Minute).Err())
+	}
+	args := []string{"verify", "--rate=0", "--index-lag=0"}
+	_, stderr := o.migrate(app.ExitDiffers, args...)
+	require.Equal(t, "warning: \"one\\x1b\" serves in read routing, and this judges by dual write\n"+
+		"relay: differences remain\n", stderr)
+	stdout, stderr := o.migrate(app.ExitDiffers, append(args, "--verbose", "--json")...)
+	for _, line := range []string{
+		`missing "ai:jobs:1"`, `missing "ai:jobs:2\x1b"`, `wrong-type "ai:jobs:odd"`, `index-missing "ai:index:acme" entry "2\x1b"`,
+	} {
+		require.Equal(t, 1, strings.Count(stderr, line+"\n"), "%s: %s", line, stderr)
+	}
+	require.Contains(t, stdout, `"errors":0`)
+	require.NoError(t, o.rdb.Set(t.Context(), "ai:fallback-hits", "odd", 0).Err())
+	_, stderr = o.migrate(app.ExitDiffers, args...)
+	require.Contains(t, stderr, "which servers live is not known: ")
+	_, stderr = o.migrate(app.ExitFault, append(args, "--record")...)
+	require.NotContains(t, stderr, "differences")
 }
 
 // TestMigrateRetiresOldCopies: not while a gate is closed, unless somebody says why that does not matter, and only what
@@ -184,6 +217,7 @@ func TestMigrateRetiresOldCopies(t *testing.T) {
 	require.Regexp(t, `would be removed +[1-9]\d*\n`, stdout)
 	require.Regexp(t, `kept: alone +1\n`, stdout)
 	require.Regexp(t, `no job: wrong type +2\nno job: invalid workspace +2\n`, stdout)
+	require.Regexp(t, `errors +0\ngate retire +closed: two clean passes: .*\n$`, stdout)
 
 	// All that can keep the gate closed.
 	o.verify(app.ExitDiffers, "--record")
@@ -277,7 +311,7 @@ func TestMigrateRetireIsRefusedByEachCondition(t *testing.T) {
 			}
 			return err
 		}},
-		"a server that is gone": {migration.ConditionServers, "a server in dual write was live at", func(o operated) error {
+		"a server that is gone": {migration.ConditionServers, "a server in dual write may have served until", func(o operated) error {
 			return o.rdb.HSet(o.Context(), "ai:phases-seen", "dual write:since", now, "dual write:last", now).Err()
 		}},
 		"a writer": {migration.ConditionWriters, "1 jobs were written without rev since", func(o operated) error {
@@ -292,7 +326,7 @@ func TestMigrateRetireIsRefusedByEachCondition(t *testing.T) {
 		"an entry": {migration.ConditionQueue, "1 of 2 entries name no workspace", func(o operated) error {
 			return o.rdb.RPush(o.Context(), "ai:queue:pending", "1").Err()
 		}},
-		"a worker": {migration.ConditionWorkers, "1 connections take queue entries", func(o operated) error {
+		"a worker": {migration.ConditionWorkers, "1 connection takes from a list", func(o operated) error {
 			go o.rdb.BLPop(o.Context(), 0, "nobody") // it ends with the test
 			require.Eventually(o, func() bool {
 				return strings.Contains(o.rdb.ClientList(o.Context()).Val(), "cmd=blpop")
@@ -311,7 +345,7 @@ func TestMigrateRetireIsRefusedByEachCondition(t *testing.T) {
 			require.Empty(t, stdout)
 			require.Contains(t, stderr, `relay: refused: the gate "retire" is closed: `+c.condition.String()+": ")
 			require.Contains(t, stderr, c.because)
-			for _, other := range migration.Conditions() {
+			for _, other := range migration.GateRetire.Conditions() {
 				require.True(t, other == c.condition || !strings.Contains(stderr, other.String()+": "), stderr)
 			}
 			require.Equal(t, before, redisserver.Dump(t, o.rdb, "*"), "a refused command changes nothing")
@@ -329,6 +363,31 @@ func TestMigrateRetireIsRefusedByEachCondition(t *testing.T) {
 		require.Empty(t, redisserver.Dump(t, o.rdb, "ai:jobs:*"))
 		require.Len(t, redisserver.Dump(t, o.rdb, "ai:job:acme:*"), 3)
 	})
+}
+
+// TestMigrateRetireGoesByTheQuietThatIsAskedFor: a gate that status calls open for it is open.
+func TestMigrateRetireGoesByTheQuietThatIsAskedFor(t *testing.T) {
+	t.Parallel()
+	o := operate(t)
+	o.predecessor(longAgo(), "1")
+	o.migrate(app.ExitOK, "backfill", "--execute", "--rate=0")
+	env := dualWrite(o.url)
+	env["AI_JOBS_OLD_SCHEMA"], env["READ_FALLBACK_OLD"] = "off", "off"
+	for range 2 {
+		code, stdout, stderr := harness.Run(t, env, "migrate", "verify", "--rate=0", "--index-lag=0", "--record")
+		require.Equal(t, app.ExitOK, code, "%s%s", stdout, stderr)
+	}
+	require.NoError(t, o.rdb.HSet(t.Context(), "ai:fallback-hits", "count", 7, "last", time.Now().Add(-time.Minute).UnixMicro()).Err())
+	stdout, _ := o.migrate(app.ExitOK, "status", "--quiet=1s")
+	require.Regexp(t, `gate retire +open\n`, stdout)
+	_, stderr := o.migrate(app.ExitRefused, "retire", "--execute", "--rate=0")
+	require.Contains(t, stderr, `the gate "retire" is closed: fallback hits: `)
+	stdout, _ = o.migrate(app.ExitDiffers, "retire", "--dry-run", "--rate=0", "--quiet=1s")
+	require.Regexp(t, `gate retire +open\n`, stdout)
+	o.migrate(app.ExitOK, "retire", "--execute", "--rate=0", "--quiet=1s")
+	actions, all := o.audit()
+	require.Equal(t, "execute", actions[len(actions)-1])
+	require.Contains(t, all, "--quiet=1s")
 }
 
 // TestMigrateRetireEndsCleanly: with nothing left there is nothing to say.

@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/relay-jobs/relay/adapters/systemclock"
 	"github.com/relay-jobs/relay/app"
@@ -23,13 +23,13 @@ func migrateStatusCommand(environ []string) *cobra.Command {
 		Use:   "status",
 		Short: "Tell how far the migration is",
 		Long: "Tell where the jobs lie, whether lists go by the index, what waits in the queue, and which step may be taken.\n" +
-			"It writes nothing.\n\n" + exitCodes,
+			"It writes nothing.\n\n" + judgedByFlags + exitCodes,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&asJSON, "json", false, "print the result as JSON")
 	flags.BoolVar(&exact, "exact", false, "count all keys and queue entries, however long that takes")
-	flags.DurationVar(&quiet, "quiet", migration.DefaultQuiet, "for how long no read may have fallen back to an old copy")
+	addQuiet(flags, &quiet)
 	flags.String(app.FlagName("REDIS_URL"), "", "the Redis server [REDIS_URL]")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		phase, err := app.LoadPhase(environment(environ, flags))
@@ -43,12 +43,17 @@ func migrateStatusCommand(environ []string) *cobra.Command {
 			}
 			report, err := status.Do(ctx, in, nil)
 			if err != nil {
-				return interrupted(err, "nothing to tell", beginsAnew)
+				return interrupted(err, "", beginsAnew)
 			}
 			return printResult(cmd.OutOrStdout(), asJSON, report, statusRows(report))
 		})
 	}
 	return cmd
+}
+
+// addQuiet adds what the condition of fallback hits asks for.
+func addQuiet(flags *pflag.FlagSet, quiet *time.Duration) {
+	flags.DurationVar(quiet, "quiet", migration.DefaultQuiet, "for how long no read may have fallen back to an old copy")
 }
 
 func statusRows(r usecase.StatusReport) []row {
@@ -73,15 +78,7 @@ func statusRows(r usecase.StatusReport) []row {
 		rows = append(rows, row{"live server", fmt.Sprintf("%q in %s", server.ID, server.Phase)}) // quoted: it is stored text
 	}
 	for _, g := range r.Gates {
-		state := "open"
-		if !g.Open {
-			reasons := make([]string, len(g.Reasons))
-			for i, reason := range g.Reasons {
-				reasons[i] = reason.Condition.String() + ": " + reason.Text
-			}
-			state = "closed: " + strings.Join(reasons, "; ")
-		}
-		rows = append(rows, row{"gate " + g.Gate.String(), state})
+		rows = append(rows, row{"gate " + g.Gate.String(), g.Text()})
 	}
 	return rows
 }

@@ -48,6 +48,7 @@ func TestMigrateMovesThePredecessorsJobs(t *testing.T) {
 	require.Regexp(t, `backfilled +303\n`, stdout)
 	require.Regexp(t, `no job: wrong type +2\nno job: invalid workspace +2\n`, stdout)
 	require.Contains(t, stderr, "made ")
+	require.Regexp(t, `errors +0\nat the end +yes\nrecorded for the gates +yes\n$`, stdout)
 	code, stdout, _ = migrate("backfill", "--execute", "--rate=0", "--json")
 	require.Equal(t, app.ExitDiffers, code)
 	var again struct {
@@ -82,9 +83,9 @@ func TestMigrateGoesOnWhereItWasInterrupted(t *testing.T) {
 	server := redisserver.Start(t)
 	rdb := server.Client(t)
 	redisserver.Load(t, rdb, redisserver.ReadFixture(t, "../../tests/migration/testdata/predecessor.jsonl"))
-	var stderr strings.Builder
+	var stdout, stderr strings.Builder
 	cmd := exec.CommandContext(t.Context(), harness.Binary(t), "migrate", "backfill", "--execute", "--rate=20", "--batch-size=10")
-	cmd.Env, cmd.Stderr = []string{"REDIS_URL=" + server.URL()}, &stderr
+	cmd.Env, cmd.Stdout, cmd.Stderr = []string{"REDIS_URL=" + server.URL()}, &stdout, &stderr
 	require.NoError(t, cmd.Start())
 	require.Eventually(t, func() bool {
 		return rdb.Exists(t.Context(), "ai:backfill-checkpoint:new").Val() > 0
@@ -93,11 +94,41 @@ func TestMigrateGoesOnWhereItWasInterrupted(t *testing.T) {
 	require.Error(t, cmd.Wait())
 	require.Equal(t, app.ExitFault, cmd.ProcessState.ExitCode())
 	require.Regexp(t, `relay: interrupted: \d+ keys, .*; run it again to go on`, stderr.String())
+	require.Regexp(t, `(?s)^scanned +[1-9]\d*\n.*errors +0\nat the end +no: .*recorded for the gates +no: it is not at the end\n$`, stdout.String())
 	require.EqualValues(t, 1, rdb.Exists(t.Context(), "ai:backfill-checkpoint:new").Val())
-	code, stdout, _ := harness.Run(t, dualWrite(server.URL()), "migrate", "backfill", "--execute", "--rate=0")
+	code, whole, _ := harness.Run(t, dualWrite(server.URL()), "migrate", "backfill", "--execute", "--rate=0")
 	require.Equal(t, app.ExitDiffers, code)
-	require.Regexp(t, `scanned +507\n`, stdout, "both runs together met each key once")
+	require.Regexp(t, `scanned +507\n`, whole, "both runs together met each key once")
+	require.Regexp(t, `recorded for the gates +no: it went on where an earlier run ended\n$`, whole)
+	require.Zero(t, rdb.Exists(t.Context(), "ai:migration-passes").Val())
 	require.Zero(t, rdb.Exists(t.Context(), "ai:backfill-checkpoint:new").Val())
+}
+
+// TestMigrateTellsWhatAFaultEnded: what was done before it, and that something had to be left.
+func TestMigrateTellsWhatAFaultEnded(t *testing.T) {
+	t.Parallel()
+	server := redisserver.Start(t)
+	rdb := server.Client(t)
+	redisserver.Load(t, rdb, redisserver.ReadFixture(t, "../../tests/migration/testdata/predecessor.jsonl"))
+	var stdout, stderr strings.Builder
+	cmd := exec.CommandContext(t.Context(), harness.Binary(t), "migrate", "backfill", "--execute", "--rate=20", "--batch-size=10", "--json")
+	cmd.Env, cmd.Stdout, cmd.Stderr = []string{"REDIS_URL=" + server.URL()}, &stdout, &stderr
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool {
+		return rdb.Exists(t.Context(), "ai:backfill-checkpoint:new").Val() > 0
+	}, waitLimit, 10*time.Millisecond)
+	require.NoError(t, server.Kill())
+	require.Error(t, cmd.Wait())
+	require.Equal(t, app.ExitFault, cmd.ProcessState.ExitCode())
+	require.Regexp(t, `relay: after [1-9]\d* keys, .*: The job storage `, stderr.String())
+	var told struct {
+		Scanned, Errors int
+		Done, Recorded  bool
+	}
+	require.NoError(t, json.Unmarshal([]byte(stdout.String()), &told), stdout.String())
+	require.Positive(t, told.Scanned)
+	require.Equal(t, 1, told.Errors)
+	require.False(t, told.Done || told.Recorded)
 }
 
 func TestMigrateRefusesWhatCannotBeMeant(t *testing.T) {
@@ -115,7 +146,9 @@ func TestMigrateRefusesWhatCannotBeMeant(t *testing.T) {
 		{"verify", "--sample=0"},
 		{"verify", "--accept=missing"},
 		{"verify", "--accept=nothing=1"},
-		{"verify", "--accept=missing=0"},
+		{"verify", "--accept=wrong-type=0"},
+		{"verify", "--accept=missing=1"},
+		{"verify", "--accept=index-extra=1"},
 		{"status", "extra"},
 	} {
 		code, stdout, stderr := harness.Run(t, dualWrite(server.URL()), append([]string{"migrate"}, args...)...)

@@ -24,13 +24,14 @@ func migrateVerifyCommand(environ []string) *cobra.Command {
 		lag      time.Duration
 		accepted []string
 		record   bool
+		verbose  bool
 	)
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Compare every job's copies, and all that names jobs, while servers run",
 		Long: "Compare the copies of every job, their expiries, index entries, queue entries and idempotency keys, judged by\n" +
 			"the phase in the environment. It writes nothing, but with --record what it found, for\n" +
-			"the gates. What differs is asked about again a while later and reported only if it is the same still.\n\n" + exitCodes,
+			"the gates. What differs is asked about again a while later and reported only if it is the same still.\n\n" + judgedByFlags + exitCodes,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
@@ -38,8 +39,9 @@ func migrateVerifyCommand(environ []string) *cobra.Command {
 	way.addWorkspace(flags)
 	flags.IntVar(&sample, "sample", 1, "compare one of so many jobs; 1 is all")
 	flags.DurationVar(&lag, "index-lag", 2*time.Minute, "how long an index entry may be wrong: a sweep follows writers that know no index")
-	flags.StringArrayVar(&accepted, "accept", nil, "CLASS=N: so many differences of a class are known and stay")
+	flags.StringArrayVar(&accepted, "accept", nil, "CLASS=N: so many differences of a class that no pass mends are known and stay")
 	flags.BoolVar(&record, "record", false, "keep the result for the gates")
+	flags.BoolVar(&verbose, "verbose", false, "print a line for each difference")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ws, err := way.checkReading()
 		if err != nil {
@@ -58,7 +60,7 @@ func migrateVerifyCommand(environ []string) *cobra.Command {
 		}
 		in := usecase.VerifyInput{Phase: phase, Rate: way.rate, Workspace: ws, Sample: sample, IndexLag: lag}
 		return onStorage(cmd, environ, func(ctx context.Context, s storage) error {
-			return s.verify(ctx, in, accept, record, way.asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return s.verify(ctx, in, accept, record, verbose, way.asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		})
 	}
 	return cmd
@@ -80,6 +82,9 @@ func acceptedOf(given []string) (map[migration.DifferenceClass]int64, error) {
 		if !known || err != nil || n < 1 {
 			return nil, fmt.Errorf("--accept must be CLASS=N with a class of %s", strings.Join(names, ", "))
 		}
+		if class.Mendable() {
+			return nil, fmt.Errorf("--accept=%s: what is %[1]s is mended by `relay migrate backfill` or `index`, and need not stay", class)
+		}
 		accept[class] = n
 	}
 	return accept, nil
@@ -88,43 +93,82 @@ func acceptedOf(given []string) (map[migration.DifferenceClass]int64, error) {
 // verifyResult is what a verification ends with.
 type verifyResult struct {
 	migration.VerifyReport
+	ending
 
 	Clean bool `json:"clean"`
 }
 
 func (s storage) verify(
-	ctx context.Context, in usecase.VerifyInput, accept map[migration.DifferenceClass]int64, record, asJSON bool,
+	ctx context.Context, in usecase.VerifyInput, accept map[migration.DifferenceClass]int64, record, verbose, asJSON bool,
 	out, progress io.Writer,
 ) error {
+	facts, err := s.state.Facts(ctx, 0) // no queue entry is looked at
+	switch {
+	case err == nil:
+		warnElsewhere(progress, in.Phase, facts.Servers)
+	case record || isInterrupt(err):
+		return interrupted(err, "", beginsAnew)
+	default:
+		_, _ = fmt.Fprintf(progress, "which servers live is not known: %v\n", err) // the result says all that counts
+	}
 	if record {
-		facts, err := s.state.Facts(ctx, 0) // no queue entry is looked at
-		if err != nil {
-			return &faultError{err}
-		}
 		in.RevSince = facts.RevSince()
 	}
 	bar := newProgress(progress)
 	pass := usecase.Verify{Copies: s.copies, Comparison: s.copies, Load: s.copies, Clock: systemclock.Clock{}}
 	report, err := pass.Do(ctx, in, func(p usecase.VerifyProgress) {
-		bar.tell(told{p.Fraction, verified(p.Report), p.Pace, p.Waiting, fmt.Sprintf("%s: %s", p.Part, verifyLine(p.Report))})
+		bar.tell(told{p.Fraction, verified(p.Report), p.Pace, p.Waiting, verifyPart(p) + ": " + verifyLine(p.Report)})
+		if verbose {
+			tellFound(progress, p.Found)
+		}
 	})
 	bar.end()
+	if err == nil && record {
+		err = s.gates.Record(ctx, s.command, migration.PassOfVerify(in.Phase, report, accept))
+	}
+	result := verifyResult{VerifyReport: report, ending: endedBy(err), Clean: err == nil && report.Clean(accept)}
 	if err != nil {
-		return interrupted(err, verifyLine(report), beginsAnew)
+		err = interrupted(err, verifyLine(report), beginsAnew)
 	}
-	if record {
-		if err := s.gates.Record(ctx, s.command, migration.PassOfVerify(in.Phase, report, accept)); err != nil {
-			return &faultError{err}
-		}
-	}
-	result := verifyResult{VerifyReport: report, Clean: report.Clean(accept)}
-	if err := printResult(out, asJSON, result, result.rows()); err != nil {
+	if err := errors.Join(err, printResult(out, asJSON, result, result.rows())); err != nil {
 		return err
 	}
 	if !result.Clean {
 		return errRemains
 	}
 	return nil
+}
+
+// warnElsewhere warns of servers in another phase than the one that a verification judges by.
+func warnElsewhere(w io.Writer, judged migration.Phase, servers []migration.Server) {
+	for _, s := range servers {
+		if s.Phase != judged {
+			_, _ = fmt.Fprintf(w, "warning: %q serves in %s, and this judges by %s\n", s.ID, s.Phase, judged) // quoted: it is stored text
+		}
+	}
+}
+
+// verifyPart says in which part a pass is, and of suspects, which it has to wait for, until when.
+func verifyPart(p usecase.VerifyProgress) string {
+	if p.Part == usecase.VerifySuspects && p.Suspects > 0 {
+		return fmt.Sprintf("%d suspects, to be asked about again from %s on", p.Suspects, p.Due.UTC().Format("15:04:05Z"))
+	}
+	return p.Part.String()
+}
+
+// tellFound prints each difference. Keys and entries are text of others: they are quoted.
+func tellFound(w io.Writer, found []migration.Difference) {
+	for _, d := range found {
+		_, _ = fmt.Fprintf(w, "%s %s\n", d.Class, quoted(d.Key, d.Entry)) // the result counts all the same
+	}
+}
+
+func quoted(key, entry string) string {
+	text := strconv.Quote(key)
+	if entry != "" {
+		text += " entry " + strconv.Quote(entry)
+	}
+	return text
 }
 
 // verified is how much was looked at.
@@ -155,13 +199,12 @@ func (r verifyResult) rows() []row {
 	}
 	for _, class := range migration.DifferenceClasses() {
 		if t, found := r.Differences[class]; found {
-			example := strconv.Quote(t.Example.Key)
-			if t.Example.Entry != "" {
-				example += " entry " + strconv.Quote(t.Example.Entry)
+			oldest := ""
+			if t.AgeMS > 0 {
+				oldest = fmt.Sprintf("the oldest %s, ", (time.Duration(t.AgeMS) * time.Millisecond).Round(time.Second))
 			}
-			age := time.Duration(t.AgeMS) * time.Millisecond
-			rows = append(rows, row{class.String(), fmt.Sprintf("%d, the oldest %s, such as %s", t.Count, age.Round(time.Second), example)})
+			rows = append(rows, row{class.String(), fmt.Sprintf("%d, %ssuch as %s", t.Count, oldest, quoted(t.Example.Key, t.Example.Entry))})
 		}
 	}
-	return append(rows, row{"clean", yes(r.Clean)})
+	return append(rows, r.ending.row(), row{"clean", yes(r.Clean)})
 }

@@ -39,16 +39,25 @@ func (c *BackfillCounts) Add(copied []Copied, strange []StrangeKey) {
 	}
 }
 
-// Clean tells whether the pass changed nothing and met nothing that it had to leave.
-func (c BackfillCounts) Clean() bool {
-	left := c.Entries
-	for outcome, n := range c.Jobs {
-		if outcome.Changed() || outcome.Left() {
-			left += n
+// Left gives how much the pass met that it had to leave.
+func (c BackfillCounts) Left() (n int64) {
+	for outcome, jobs := range c.Jobs {
+		if outcome.Left() {
+			n += jobs
 		}
 	}
-	for _, n := range c.Strange {
-		left += n
+	for _, keys := range c.Strange {
+		n += keys
 	}
-	return left == 0
+	return n
+}
+
+// Clean tells whether the pass changed nothing and met nothing that it had to leave.
+func (c BackfillCounts) Clean() bool {
+	for outcome, jobs := range c.Jobs {
+		if outcome.Changed() && jobs > 0 {
+			return false
+		}
+	}
+	return c.Entries == 0 && c.Left() == 0
 }

@@ -36,15 +36,18 @@ func TestBackfillCounts(t *testing.T) {
 		var c migration.BackfillCounts
 		c.Add([]migration.Copied{{Outcome: o}}, nil)
 		require.Equal(t, clean[o], c.Clean(), o)
+		require.Equal(t, o.Left(), c.Left() == 1, o)
 		require.Equal(t, !clean[o], o.Changed() != o.Left(), o)
 	}
 	for _, k := range migration.KeyClasses() {
 		var c migration.BackfillCounts
 		c.Add(nil, []migration.StrangeKey{{Class: k}})
 		require.False(t, c.Clean(), k)
+		require.EqualValues(t, 1, c.Left(), k)
 	}
 	entries := migration.BackfillCounts{Entries: 1}
 	require.False(t, entries.Clean())
+	require.Zero(t, entries.Left())
 }
 
 func TestNamesComeBack(t *testing.T) {

@@ -112,6 +112,15 @@ func (c DifferenceClass) OfIndex() bool {
 	return c == DifferenceIndexMissing || c == DifferenceIndexExtra || c == DifferenceIndexMisplaced
 }
 
+// Mendable tells whether a pass brings what is of class c in step: then it need not be accepted.
+func (c DifferenceClass) Mendable() bool {
+	switch c {
+	case DifferenceMissing, DifferenceGhost, DifferenceStale, DifferencePartial, DifferenceExtraField, DifferenceExpiry:
+		return true
+	}
+	return c.OfIndex()
+}
+
 // Difference gives the class of c.
 func (c KeyClass) Difference() DifferenceClass {
 	switch c {

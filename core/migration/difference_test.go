@@ -211,6 +211,15 @@ func TestDifferenceClassesHaveNames(t *testing.T) {
 		require.Equal(t, c, back)
 	}
 	require.Len(t, seen, 20)
+	var mendable []string
+	for _, c := range migration.DifferenceClasses() {
+		if c.Mendable() {
+			mendable = append(mendable, c.String())
+		}
+	}
+	require.Equal(t, []string{
+		"missing", "ghost", "stale", "partial", "extra-field", "ttl", "index-missing", "index-extra", "index-misplaced",
+	}, mendable)
 	var c migration.DifferenceClass
 	require.Error(t, c.UnmarshalText([]byte("none")))
 	for _, k := range migration.KeyClasses() {

@@ -105,14 +105,6 @@ const (
 	ConditionCopiedBack
 )
 
-// Conditions lists them all.
-func Conditions() []Condition {
-	return []Condition{
-		ConditionVerified, ConditionServers, ConditionWriters, ConditionFallback, ConditionQueue, ConditionWorkers,
-		ConditionCopiedBack,
-	}
-}
-
 // String gives the name that reports use.
 func (c Condition) String() string {
 	switch c {
@@ -177,7 +169,7 @@ type Facts struct {
 	WithoutRev   time.Time           // when it was last seen that somebody had written without rev over a rev; zero for never
 	Quiet        time.Duration       // for how long no read may have fallen back; 0 for DefaultQuiet
 	Queue        Queue
-	Workers      []string // connections that take entries and are none of Relay's, named for operators
+	Workers      []string // connections that take from a list and are none of Relay's, named for operators
 	WorkersKnown bool     // false where the storage would not tell
 }
 
@@ -194,16 +186,33 @@ type GateState struct {
 	Reasons []Reason `json:"reasons,omitempty"`
 }
 
+// ClosedBy names each condition that keeps the gate closed once.
+func (s GateState) ClosedBy() []Condition {
+	conditions := make([]Condition, len(s.Reasons))
+	for i, r := range s.Reasons {
+		conditions[i] = r.Condition
+	}
+	return slices.Compact(conditions) // reasons of one condition follow each other
+}
+
+// Text says whether the gate is open, and if not why.
+func (s GateState) Text() string {
+	if s.Open {
+		return "open"
+	}
+	texts := make([]string, len(s.Reasons))
+	for i, r := range s.Reasons {
+		texts[i] = r.Condition.String() + ": " + r.Text
+	}
+	return "closed: " + strings.Join(texts, "; ")
+}
+
 // ClosedError refuses a step because its gate is closed.
 type ClosedError struct{ GateState }
 
 // Error names every condition that keeps the gate closed.
 func (e *ClosedError) Error() string {
-	texts := make([]string, len(e.Reasons))
-	for i, r := range e.Reasons {
-		texts[i] = r.Condition.String() + ": " + r.Text
-	}
-	return fmt.Sprintf("the gate %q is closed: %s", e.Gate, strings.Join(texts, "; "))
+	return fmt.Sprintf("the gate %q is %s", e.Gate, e.Text())
 }
 
 // Decide tells whether facts open g, and names every condition that they do not meet.
@@ -270,7 +279,33 @@ func (f Facts) verified(g Gate) (first RecordedPass, why []string) {
 			return p, f.differedSince(g, p)
 		}
 	}
-	return first, texts("%d of 2 recorded", found(second))
+	return first, texts("%d of 2 recorded in %s%s", found(second), g.judging(), f.newestElsewhere(g))
+}
+
+// judging names the phases in which a verification speaks for g.
+func (g Gate) judging() string {
+	var named []string
+	for _, p := range Phases() {
+		if g.judges(p) {
+			named = append(named, p.String())
+		}
+	}
+	return strings.Join(named, " or ")
+}
+
+// newestElsewhere names the phase of the newest verification, where that does not speak for g: else it would seem to be
+// lost.
+func (f Facts) newestElsewhere(g Gate) string {
+	for _, p := range f.newestFirst() {
+		if p.Kind != PassVerify {
+			continue
+		}
+		if g.judges(p.Phase) {
+			break
+		}
+		return fmt.Sprintf(" (the newest was in %s)", p.Phase)
+	}
+	return ""
 }
 
 // differedSince tells of passes that were under way when the first of two clean ones began, and found differences.
@@ -340,8 +375,8 @@ func (f Facts) servers(g Gate) (why []string) {
 	for _, p := range slices.Sorted(maps.Keys(f.Seen)) {
 		// What a server did after its last beat is vouched for by nothing but the life of that beat.
 		if until := f.Seen[p].Last.Add(ServerLife); g.spoils(p) && until.After(since.Started) {
-			why = append(why, fmt.Sprintf("a server in %s was live at %s, and the pass that counts began at %s",
-				p, at(f.Seen[p].Last), at(since.Started)))
+			why = append(why, fmt.Sprintf("a server in %s may have served until %s, and the pass that counts began at %s",
+				p, at(until), at(since.Started)))
 		}
 	}
 	return why
@@ -438,8 +473,8 @@ func (f Facts) workers() []string {
 	case !f.WorkersKnown:
 		return texts("the server does not tell its connections: CLIENT LIST has to be permitted")
 	case n > 0:
-		return texts("%d connections take queue entries: %s%s", n, strings.Join(f.Workers[:min(n, namedServers)], ", "),
-			map[bool]string{true: ", …"}[n > namedServers])
+		return texts("%s from a list: %s%s", map[bool]string{true: "1 connection takes", false: fmt.Sprintf("%d connections take", n)}[n == 1],
+			strings.Join(f.Workers[:min(n, namedServers)], ", "), map[bool]string{true: ", …"}[n > namedServers])
 	}
 	return nil
 }

@@ -97,7 +97,7 @@ type RecordedPass struct {
 
 	// WithoutRev is how many jobs a verification met with a copy that has no rev and whose latest time lies behind Since:
 	// the start of the whole one before it, as Facts.RevSince gave it. Zero Since means that it did not look.
-	Since      time.Time `json:"since"`
+	Since      time.Time `json:"since,omitzero"`
 	WithoutRev int64     `json:"without_rev"`
 }
 
@@ -120,7 +120,7 @@ func PassOfVerify(p Phase, r VerifyReport, accepted map[DifferenceClass]int64) R
 // the first key to the last, for all workspaces and without a checkpoint of another run. Keys that stand for no job keep
 // no job from the schema that was copied to.
 func PassOfBackfill(to Schema, c BackfillCounts) RecordedPass {
-	p := RecordedPass{Kind: PassToNew, Clean: true, Counts: map[string]int64{}}
+	p := RecordedPass{Kind: PassToNew, Clean: BackfillCounts{Jobs: c.Jobs}.Clean(), Counts: map[string]int64{}}
 	if to == Old {
 		p.Kind = PassToOld
 	}
@@ -128,7 +128,6 @@ func PassOfBackfill(to Schema, c BackfillCounts) RecordedPass {
 		p.Jobs += n
 		if n > 0 && (outcome.Changed() || outcome.Left()) {
 			p.Counts[outcome.String()] += n
-			p.Clean = false
 		}
 	}
 	return p
@@ -159,11 +158,6 @@ const (
 	AuditAccept
 )
 
-// AuditActions lists them all.
-func AuditActions() []AuditAction {
-	return []AuditAction{AuditExecute, AuditForce, AuditRecord, AuditAccept}
-}
-
 // String gives the name that reports use.
 func (a AuditAction) String() string {
 	switch a {
@@ -179,32 +173,14 @@ func (a AuditAction) String() string {
 	return "none"
 }
 
-// MarshalText gives the same name.
-func (a AuditAction) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
-
-// UnmarshalText reads such a name.
-func (a *AuditAction) UnmarshalText(text []byte) error {
-	for _, known := range AuditActions() {
-		if known.String() == string(text) {
-			*a = known
-			return nil
-		}
-	}
-	return errUnknownName
-}
-
 // Operator is who runs a command, as the machine that it runs on knows them.
-type Operator struct {
-	User string `json:"user"`
-	Host string `json:"host"`
-}
+type Operator struct{ User, Host string }
 
-// AuditEntry is one line of the account. The storage sets At.
+// AuditEntry is one line of the account. The storage sets its time.
 type AuditEntry struct {
-	At     time.Time   `json:"at"`
-	Who    Operator    `json:"who"`
-	Action AuditAction `json:"action"`
-	Detail string      `json:"detail"` // the command, and what was typed to justify it
+	Who    Operator
+	Action AuditAction
+	Detail string // the command, and what was typed to justify it
 }
 
 // Held tells which schemas hold a whole record of a job for its workspace.

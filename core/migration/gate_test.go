@@ -128,11 +128,22 @@ func TestEachConditionClosesItsGateAlone(t *testing.T) {
 			func(f *migration.Facts) { f.Passes[1].Kind = migration.PassToNew },
 		},
 		{
+			"the newest is judged by legacy", forward(), migration.ConditionVerified, "(the newest was in legacy)",
+			func(f *migration.Facts) { f.Passes[1].Phase = migration.Legacy },
+		},
+		{
+			"before dual write", fallbackOff, migration.ConditionVerified,
+			"0 of 2 recorded in dual write or strict new (the newest was in read routing)",
+			func(f *migration.Facts) {
+				f.Passes[0].Phase, f.Passes[1].Phase = migration.ReadRouting, migration.ReadRouting
+			},
+		},
+		{
 			"judged by legacy", forward(), migration.ConditionVerified, "1 of 2 recorded",
 			func(f *migration.Facts) { f.Passes[0].Phase = migration.Legacy },
 		},
 		{
-			"judged by dual write", behind, migration.ConditionVerified, "1 of 2 recorded",
+			"judged by dual write", behind, migration.ConditionVerified, "1 of 2 recorded in ",
 			func(f *migration.Facts) { f.Passes[0].Phase = migration.DualWrite },
 		},
 		{
@@ -160,19 +171,19 @@ func TestEachConditionClosesItsGateAlone(t *testing.T) {
 		},
 		{
 			"one that is gone", forward(), migration.ConditionServers,
-			"a server in legacy was live at 2026-11-22T10:00:01Z, and the pass that counts began at 2026-11-22T10:00:00Z",
+			"a server in legacy may have served until 2026-11-22T10:00:31Z, and the pass that counts began at 2026-11-22T10:00:00Z",
 			func(f *migration.Facts) {
 				f.Seen[migration.Legacy] = migration.PhaseSeen{Last: clock(10, 0).Add(time.Second)}
 			},
 		},
 		{
-			"one that wrote behind its last beat", forward(), migration.ConditionServers, "a server in canary was live",
+			"one that wrote behind its last beat", forward(), migration.ConditionServers, "a server in canary may have served until 2026-11-22T10:00:01Z",
 			func(f *migration.Facts) {
 				f.Seen[migration.Canary] = migration.PhaseSeen{Last: clock(10, 0).Add(time.Second - migration.ServerLife)}
 			},
 		},
 		{
-			"one in new only that is gone", back, migration.ConditionServers, "a server in new only was live",
+			"one in new only that is gone", back, migration.ConditionServers, "a server in new only may have served until 2026-11-22T10:01:30Z",
 			func(f *migration.Facts) { f.Seen[migration.NewOnly] = migration.PhaseSeen{Last: clock(10, 1)} },
 		},
 		{
@@ -235,7 +246,7 @@ func TestEachConditionClosesItsGateAlone(t *testing.T) {
 			func(f *migration.Facts) { f.Queue.Entries, f.Queue.Bare = 6, 1 },
 		},
 		{
-			"workers", behind, migration.ConditionWorkers, "4 connections take queue entries: a, b, c, …",
+			"workers", behind, migration.ConditionWorkers, "4 connections take from a list: a, b, c, …",
 			func(f *migration.Facts) { f.Workers = []string{"a", "b", "c", "d"} },
 		},
 		{
@@ -377,12 +388,25 @@ func TestClosedGatesSayWhy(t *testing.T) {
 	f.Queue.Bare, f.Workers = 2, []string{"127.0.0.1:4"}
 	err := &migration.ClosedError{GateState: migration.Decide(migration.GateRetire, f)}
 	require.EqualError(t, err, `the gate "retire" is closed: bare queue entries: 2 of 5 entries name no workspace; `+
-		`predecessor's workers: 1 connections take queue entries: 127.0.0.1:4`)
+		`predecessor's workers: 1 connection takes from a list: 127.0.0.1:4`)
 	text, jsonErr := json.Marshal(err.GateState)
 	require.NoError(t, jsonErr)
 	require.JSONEq(t, `{"gate": "retire", "open": false, "reasons": [
 		{"condition": "bare queue entries", "text": "2 of 5 entries name no workspace"},
-		{"condition": "predecessor's workers", "text": "1 connections take queue entries: 127.0.0.1:4"}]}`, string(text))
+		{"condition": "predecessor's workers", "text": "1 connection takes from a list: 127.0.0.1:4"}]}`, string(text))
+}
+
+func TestClosedGatesNameAConditionOnce(t *testing.T) {
+	t.Parallel()
+	f := openFacts(migration.GateRetire)
+	require.Equal(t, "open", migration.Decide(migration.GateRetire, f).Text())
+	require.Empty(t, migration.Decide(migration.GateRetire, f).ClosedBy())
+	f.Seen[migration.Legacy] = migration.PhaseSeen{Last: clock(11, 0)}
+	f.Seen[migration.Canary] = migration.PhaseSeen{Last: clock(11, 0)}
+	f.WorkersKnown = false
+	state := migration.Decide(migration.GateRetire, f)
+	require.Len(t, state.Reasons, 3)
+	require.Equal(t, []migration.Condition{migration.ConditionServers, migration.ConditionWorkers}, state.ClosedBy())
 }
 
 func TestOnlyStrictNewIsWarnedOf(t *testing.T) {
@@ -453,6 +477,10 @@ func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 	text, err := json.Marshal(p)
 	require.NoError(t, err)
 	require.Contains(t, string(text), `"kind":"verify","phase":"strict new"`)
+	p.Since = time.Time{}
+	text, err = json.Marshal(p)
+	require.NoError(t, err)
+	require.NotContains(t, string(text), "0001-01-01")
 	for _, p := range []migration.RecordedPass{p, migration.PassOfBackfill(migration.Old, migration.BackfillCounts{})} {
 		text, err := json.Marshal(p)
 		require.NoError(t, err)
@@ -461,7 +489,7 @@ func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 		require.Equal(t, p, back, "no pass but a verification has a phase")
 	}
 	for _, unknown := range []interface{ UnmarshalText([]byte) error }{
-		new(migration.Phase), new(migration.PassKind), new(migration.AuditAction), new(migration.RetireOutcome),
+		new(migration.Phase), new(migration.PassKind), new(migration.RetireOutcome),
 	} {
 		require.Error(t, unknown.UnmarshalText([]byte("none")))
 	}
@@ -478,12 +506,14 @@ func TestNames(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, []string{"fallback off", "new only", "retire", "back"}, names(migration.Gates()))
 	require.Equal(t, []string{"verify", "to new", "to old"}, names(migration.PassKinds()))
-	require.Equal(t, []string{"execute", "force", "record", "accept"}, names(migration.AuditActions()))
+	require.Equal(t, []string{"execute", "force", "record", "accept"}, names([]migration.AuditAction{
+		migration.AuditExecute, migration.AuditForce, migration.AuditRecord, migration.AuditAccept,
+	}))
 	require.Equal(t, []string{
 		"absent", "removed", "alone", "fresher", "unlike", "expiry", "conflict", "foreign", "breach", "type",
 	}, names(migration.RetireOutcomes()))
 	seen := map[string]bool{"none": true}
-	for _, c := range migration.Conditions() {
+	for c := migration.ConditionVerified; c <= migration.ConditionCopiedBack; c++ {
 		require.False(t, seen[c.String()])
 		seen[c.String()] = true
 	}

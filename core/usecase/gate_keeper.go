@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/relay-jobs/relay/core/fault"
 	"github.com/relay-jobs/relay/core/migration"
@@ -17,6 +18,7 @@ const gateEntries = 1_000_000
 type GateKeeper struct {
 	Facts ports.GateFacts
 	Log   ports.MigrationLog
+	Quiet time.Duration // for how long no read may have fallen back; 0 for migration.DefaultQuiet
 }
 
 // State decides about one gate.
@@ -29,6 +31,7 @@ func (u GateKeeper) State(ctx context.Context, g migration.Gate) (migration.Gate
 	if err != nil {
 		return migration.GateState{}, err //nolint:wrapcheck // already a fault
 	}
+	f.Quiet = u.Quiet
 	return migration.Decide(g, f), nil
 }
 
@@ -51,16 +54,16 @@ type Command struct {
 
 // Pass lets a command through an open gate, and through a closed one where a reason is given: then the account says
 // what was closed and why it did not matter. Else it is refused with a *migration.ClosedError.
-func (u GateKeeper) Pass(ctx context.Context, g migration.Gate, c Command, reason string) (migration.GateState, error) {
+func (u GateKeeper) Pass(ctx context.Context, g migration.Gate, c Command, reason string) error {
 	s, err := u.State(ctx, g)
 	if err != nil || s.Open {
-		return s, err
+		return err
 	}
 	closed := &migration.ClosedError{GateState: s}
 	if strings.TrimSpace(reason) == "" {
-		return s, closed
+		return closed
 	}
-	return s, u.audit(ctx, c, migration.AuditForce, "reason: "+reason+"; "+closed.Error())
+	return u.audit(ctx, c, migration.AuditForce, "reason: "+reason+"; "+closed.Error())
 }
 
 // Executes leaves the trace of a command that is about to change stored jobs.

@@ -193,7 +193,7 @@ func TestGatesLetThroughWhatIsOpenOrForced(t *testing.T) {
 	t.Parallel()
 	r := newGateRig(t)
 	for _, reason := range []string{"", " \t\n"} {
-		_, err := r.keeper.Pass(t.Context(), migration.GateRetire, operator(), reason)
+		err := r.keeper.Pass(t.Context(), migration.GateRetire, operator(), reason)
 		var closed *migration.ClosedError
 		require.ErrorAs(t, err, &closed)
 		require.Equal(t, migration.GateRetire, closed.Gate)
@@ -201,27 +201,38 @@ func TestGatesLetThroughWhatIsOpenOrForced(t *testing.T) {
 	}
 	require.Empty(t, r.audit)
 
-	s, err := r.keeper.Pass(t.Context(), migration.GateRetire, operator(), "the ticket says so")
-	require.NoError(t, err)
-	require.False(t, s.Open)
+	require.NoError(t, r.keeper.Pass(t.Context(), migration.GateRetire, operator(), "the ticket says so"))
 	require.Len(t, r.audit, 1)
 	require.Equal(t, migration.AuditForce, r.audit[0].Action)
 	require.Equal(t, operator().Who, r.audit[0].Who)
 	require.Contains(t, r.audit[0].Detail, "relay migrate retire --execute; reason: the ticket says so; the gate \"retire\" is closed: two clean passes: ")
 
 	r.open()
-	s, err = r.keeper.Pass(t.Context(), migration.GateRetire, operator(), "not needed")
-	require.NoError(t, err)
-	require.True(t, s.Open)
+	require.NoError(t, r.keeper.Pass(t.Context(), migration.GateRetire, operator(), "not needed"))
 	require.Len(t, r.audit, 1, "nothing was forced")
 
 	r.now, r.err = migration.Facts{}, fault.New(fault.Unavailable, fault.CodeStorageUnavailable, "no")
-	_, err = r.keeper.Pass(t.Context(), migration.GateRetire, operator(), "the ticket says so")
+	err := r.keeper.Pass(t.Context(), migration.GateRetire, operator(), "the ticket says so")
 	require.Equal(t, fault.Unavailable, fault.KindOf(err), "nothing is forced past facts that are not known")
 	require.Len(t, r.audit, 1)
 	r.err, r.auditErr = nil, fault.New(fault.Timeout, fault.CodeStorageUnavailable, "no")
-	_, err = r.keeper.Pass(t.Context(), migration.GateRetire, operator(), "the ticket says so")
+	err = r.keeper.Pass(t.Context(), migration.GateRetire, operator(), "the ticket says so")
 	require.Equal(t, fault.Timeout, fault.KindOf(err), "nothing is forced that nobody answers for")
+}
+
+// TestGateKeepersAskForTheirQuiet: what status was asked about is what a command passes.
+func TestGateKeepersAskForTheirQuiet(t *testing.T) {
+	t.Parallel()
+	r := newGateRig(t)
+	r.open()
+	r.now.LastFallback = r.now.Now.Add(-time.Minute)
+	for quiet, open := range map[time.Duration]bool{0: false, 2 * time.Minute: false, time.Second: true} {
+		r.keeper.Quiet = quiet
+		s, err := r.keeper.State(t.Context(), migration.GateRetire)
+		require.NoError(t, err)
+		require.Equal(t, open, s.Open, "%s: %v", quiet, s.Reasons)
+		require.Equal(t, open, r.keeper.Pass(t.Context(), migration.GateRetire, operator(), "") == nil)
+	}
 }
 
 func TestServersAreWarnedOfAClosedGateAndServe(t *testing.T) {

@@ -33,9 +33,7 @@ type RetireInput struct {
 // RetireProgress is told after each step.
 type RetireProgress struct {
 	Counts   migration.RetireCounts
-	Retired  []migration.Retired    // of this step
-	Strange  []migration.StrangeKey // of this step
-	Fraction float64                // of the keyspace that is behind the pass
+	Fraction float64 // of the keyspace that is behind the pass
 	Pace     migration.Pace
 	Waiting  bool // the pass stands still, nothing is new but the pace
 }
@@ -90,7 +88,7 @@ func (p *retirePass) begin(ctx context.Context) error {
 	if p.in.DryRun {
 		return nil
 	}
-	if _, err := p.Gates.Pass(ctx, migration.GateRetire, p.in.Command, p.in.Force); err != nil {
+	if err := p.Gates.Pass(ctx, migration.GateRetire, p.in.Command, p.in.Force); err != nil {
 		return err
 	}
 	p.decided = p.Clock.Now()
@@ -120,13 +118,14 @@ func (p *retirePass) gate(ctx context.Context) error {
 
 // standing tells that the pass stands still.
 func (p *retirePass) standing() {
-	p.tell(RetireProgress{Waiting: true})
+	p.tell(true)
 }
 
-func (p *retirePass) tell(now RetireProgress) {
+func (p *retirePass) tell(waiting bool) {
 	if p.progress != nil {
-		now.Counts, now.Fraction, now.Pace = p.kept.Counts, p.kept.At.Fraction(), p.pacer.pace
-		p.progress(now)
+		p.progress(RetireProgress{
+			Counts: p.kept.Counts, Fraction: p.kept.At.Fraction(), Pace: p.pacer.pace, Waiting: waiting,
+		})
 	}
 }
 
@@ -151,7 +150,7 @@ func (p *retirePass) step(ctx context.Context) (end bool, err error) {
 	p.kept.Counts.Add(retired, strange)
 	p.kept.Process, p.kept.At, p.kept.Workspace = batch.Process, batch.Next, p.in.Workspace
 	p.pacer.did(len(retired))
-	p.tell(RetireProgress{Retired: retired, Strange: strange})
+	p.tell(false)
 	if batch.Next == 0 {
 		return true, nil
 	}

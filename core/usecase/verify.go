@@ -67,6 +67,7 @@ type VerifyProgress struct {
 	Report   migration.VerifyReport
 	Found    []migration.Difference // of this step
 	Suspects int                    // that are to be asked about again
+	Due      time.Time              // when the first of them is, by this process' clock; zero where there are none
 	Part     VerifyPart
 	Fraction float64 // of this part that is behind the pass, 0 where that is not known
 	Pace     migration.Pace
@@ -154,6 +155,7 @@ func (p *verifyPass) run(ctx context.Context) (whole bool, err error) {
 	}
 	p.part, p.fraction = VerifySuspects, 0
 	for len(p.suspects) > 0 {
+		p.tell(false) // it waits
 		if err := p.Clock.Sleep(ctx, p.suspects[0].due.Sub(p.Clock.Now())); err != nil {
 			return false, err //nolint:wrapcheck // the context's own error
 		}
@@ -176,12 +178,17 @@ func (p *verifyPass) step(ctx context.Context) error {
 }
 
 func (p *verifyPass) tell(waiting bool) {
-	if p.progress != nil {
-		p.progress(VerifyProgress{
-			Report: p.report, Found: p.found, Suspects: len(p.suspects), Part: p.part, Fraction: p.fraction,
-			Pace: p.pacer.pace, Waiting: waiting,
-		})
+	if p.progress == nil {
+		return
 	}
+	now := VerifyProgress{
+		Report: p.report, Found: p.found, Suspects: len(p.suspects), Part: p.part, Fraction: p.fraction,
+		Pace: p.pacer.pace, Waiting: waiting,
+	}
+	if len(p.suspects) > 0 {
+		now.Due = p.suspects[0].due
+	}
+	p.progress(now)
 }
 
 // wants tells whether a workspace's things are looked at; the zero workspace is nobody.

@@ -50,21 +50,6 @@ func (mr *MockMigrationLogMockRecorder) Audit(ctx, e interface{}) *gomock.Call {
 	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "Audit", reflect.TypeOf((*MockMigrationLog)(nil).Audit), ctx, e)
 }
 
-// AuditTrail mocks base method.
-func (m *MockMigrationLog) AuditTrail(ctx context.Context, n int64) ([]migration.AuditEntry, error) {
-	m.ctrl.T.Helper()
-	ret := m.ctrl.Call(m, "AuditTrail", ctx, n)
-	ret0, _ := ret[0].([]migration.AuditEntry)
-	ret1, _ := ret[1].(error)
-	return ret0, ret1
-}
-
-// AuditTrail indicates an expected call of AuditTrail.
-func (mr *MockMigrationLogMockRecorder) AuditTrail(ctx, n interface{}) *gomock.Call {
-	mr.mock.ctrl.T.Helper()
-	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "AuditTrail", reflect.TypeOf((*MockMigrationLog)(nil).AuditTrail), ctx, n)
-}
-
 // Now mocks base method.
 func (m *MockMigrationLog) Now(ctx context.Context) (time.Time, string, error) {
 	m.ctrl.T.Helper()
