@@ -11,7 +11,7 @@ RACE_PACKAGES := ./core/... ./adapters/apikey/... ./adapters/authchain/... ./ada
                  ./adapters/httpapi/... ./adapters/memory/... ./adapters/telemetry/... ./tests/contract/...
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt verify generate bench soak fuzz tools redis-server
+.PHONY: help run build test lint fmt verify generate bench soak fuzz tools redis-server chromium
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ build: ## Build .bin/relay
 	@mkdir -p $(BIN)
 	$(GO) build -o $(BIN)/relay ./app/relay
 
-test: redis-server ## Run all tests; those that need Redis start real servers
+test: redis-server chromium ## Run all tests; those that need Redis start real servers
 	$(GO) test -count=1 -timeout 8m ./...
 	$(if $(RACE),$(GO) test -race -count=1 -timeout 8m $(RACE_PACKAGES))
 
@@ -45,7 +45,7 @@ generate: ## Write the code that is generated from ports and from openapi.yaml
 bench: redis-server ## Measure against the yardsticks; prints ratios
 	$(GO) run ./tests/bench $(ARGS)
 
-soak: redis-server ## Repeat the tests that have races to lose, COUNT times, and walk lists once at full size, which needs libfaketime
+soak: redis-server chromium ## Repeat the tests that have races to lose, COUNT times, and walk lists once at full size, which needs libfaketime
 	$(GO) test $(RACE) -count=$(COUNT) -timeout 60m ./adapters/redisjobs/... ./tests/...
 	RELAY_SOAK=full $(GO) test -count=1 -timeout 60m -v ./tests/walks/...
 
@@ -63,3 +63,6 @@ tools: ## Build the linter into .bin, where it is missing or of another version
 
 redis-server: ## Install a Redis server, where none is and it may
 	@.ci/redis-server
+
+chromium: ## Install a Chromium, where none is and it may
+	@.ci/chromium
