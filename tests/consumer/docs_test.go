@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,7 +29,7 @@ import (
 // patience is for what a browser does at once, unless the machine is busy.
 const patience = 60 * time.Second
 
-// browser is a headless Chromium that reaches nothing but 127.0.0.1, and what its page did.
+// browser is a page in a headless Chromium that reaches nothing but 127.0.0.1, and what the page did.
 type browser struct {
 	t   *testing.T
 	ctx context.Context //nolint:containedctx // the library's handle of the page
@@ -38,7 +39,7 @@ type browser struct {
 	told  []string // on the console, exceptions among it
 }
 
-func open(t *testing.T) *browser {
+func startBrowser(t *testing.T) *browser {
 	t.Helper()
 	allocator, end := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.UserDataDir(t.TempDir()), chromedp.NoSandbox, chromedp.DisableGPU,
@@ -48,15 +49,21 @@ func open(t *testing.T) *browser {
 		chromedp.Flag("proxy-server", "http://127.0.0.1:9"), chromedp.Flag("proxy-bypass-list", "127.0.0.1"),
 	)...)
 	t.Cleanup(end)
-	ctx, _ := chromedp.NewContext(allocator)
-	t.Cleanup(func() {
+	return (&browser{t: t, ctx: allocator}).tab()
+}
+
+// tab opens a page, the first one with its browser.
+func (b *browser) tab() *browser {
+	b.t.Helper()
+	ctx, _ := chromedp.NewContext(b.ctx) // ended by Cancel
+	b.t.Cleanup(func() {
 		ending, end := context.WithTimeout(ctx, patience)
 		defer end()
-		require.NoError(t, chromedp.Cancel(ending))
+		require.NoError(b.t, chromedp.Cancel(ending))
 	})
-	b := &browser{t: t, ctx: ctx}
-	require.NoError(t, chromedp.Listen(ctx, b.note), "a Chromium must be in PATH: make chromium")
-	return b
+	page := &browser{t: b.t, ctx: ctx}
+	require.NoError(b.t, chromedp.Listen(ctx, page.note), "a Chromium must be in PATH: make chromium")
+	return page
 }
 
 func (b *browser) note(event any) {
@@ -72,6 +79,18 @@ func (b *browser) note(event any) {
 	case *log.EventEntryAdded:
 		b.told = append(b.told, event.Entry.Text)
 	}
+}
+
+// did gives the addresses that were asked for, each once and without what is in the page, and what was told.
+func (b *browser) did() (asked, told []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, url := range b.asked {
+		if address, _, _ := strings.Cut(url, "#"); !strings.HasPrefix(url, "data:") && !slices.Contains(asked, address) {
+			asked = append(asked, address)
+		}
+	}
+	return asked, slices.Clone(b.told)
 }
 
 func (b *browser) do(actions ...chromedp.Action[chromedp.Void]) {
@@ -98,14 +117,15 @@ func (b *browser) visible(selector string) map[string]string {
 		.map((e) => [e.id, e.innerText]))`))
 }
 
-// picture keeps what the whole page looks like, where RELAY_SCREENSHOTS says.
+// picture keeps what the page looks like: the whole of it where RELAY_SCREENSHOTS says, else its first screen while the
+// test runs.
 func (b *browser) picture(name string) {
 	b.t.Helper()
-	dir := os.Getenv("RELAY_SCREENSHOTS")
+	dir, shoot := os.Getenv("RELAY_SCREENSHOTS"), chromedp.FullScreenshot(100)
 	if dir == "" {
-		dir = b.t.TempDir()
+		dir, shoot = b.t.TempDir(), chromedp.CaptureScreenshot()
 	}
-	content := get(b, chromedp.FullScreenshot(100))
+	content := get(b, shoot)
 	require.Greater(b.t, len(content), 10_000)
 	require.NoError(b.t, os.WriteFile(filepath.Join(dir, name+".png"), content, 0o600))
 }
@@ -116,7 +136,7 @@ func TestDocsInABrowser(t *testing.T) {
 	t.Parallel()
 	relay := harness.Start(t, map[string]string{"RELAY_DEMO": "on"})
 	document := documentOf(t, relay.URL)
-	b := open(t)
+	b := startBrowser(t)
 	b.do(chromedp.Navigate(relay.URL+"/docs"), chromedp.WaitVisible(chromedp.ID("schemas")))
 
 	operations := b.visible("main section[id^=op-]")
@@ -172,34 +192,24 @@ func TestDocsInABrowser(t *testing.T) {
 		}
 	}
 
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	require.Empty(t, b.told)
-	pages := map[string]bool{}
-	for _, url := range b.asked {
-		if !strings.HasPrefix(url, "data:") {
-			page, _, _ := strings.Cut(url, "#")
-			pages[page] = true
-		}
-	}
-	require.Equal(t, map[string]bool{relay.URL + "/docs": true, relay.URL + "/openapi.json": true}, pages)
+	asked, told := b.did()
+	require.Empty(t, told)
+	require.Equal(t, []string{relay.URL + "/docs", relay.URL + "/openapi.json"}, asked)
+	reachesNothingElse(t, b.tab(), relay.URL)
 }
 
-// TestTheBrowserReachesNothingElse: what the test above says about the page is not for want of trying.
-func TestTheBrowserReachesNothingElse(t *testing.T) {
-	t.Parallel()
-	relay := harness.Start(t, map[string]string{"RELAY_DEMO": "on"})
-	b := open(t)
-	for _, url := range []string{"http://relay.invalid/", "http://192.0.2.1/", "http://[2001:db8::1]/"} {
-		require.Error(t, chromedp.Do(b.ctx, chromedp.Navigate(url)), url)
+// reachesNothingElse: what is said of the page is not for want of trying.
+func reachesNothingElse(t *testing.T, b *browser, url string) {
+	t.Helper()
+	for _, elsewhere := range []string{"http://relay.invalid/", "http://192.0.2.1/", "http://[2001:db8::1]/"} {
+		require.Error(t, chromedp.Do(b.ctx, chromedp.Navigate(elsewhere)), elsewhere)
 	}
-	b.do(chromedp.Navigate(relay.URL+"/docs"), chromedp.WaitVisible(chromedp.ID("schemas")))
+	b.do(chromedp.Navigate(url+"/docs"), chromedp.WaitVisible(chromedp.ID("schemas")))
 	fetched := get(b, chromedp.Evaluate[string](`fetch("http://192.0.2.1/").then(() => "fetched", (e) => e.name)`, chromedp.EvalAwaitPromise))
 	require.Equal(t, "TypeError", fetched)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	require.Contains(t, strings.Join(b.told, "\n"), "Content Security Policy", "the page may not even ask")
-	require.Contains(t, strings.Join(b.asked, "\n"), "http://relay.invalid/", "requests are seen")
+	asked, told := b.did()
+	require.Contains(t, asked, "http://relay.invalid/", "requests are seen")
+	require.Contains(t, strings.Join(told, "\n"), "Content Security Policy", "the page may not even ask")
 }
 
 // document is what the page has to show.
