@@ -11,7 +11,7 @@ RACE_PACKAGES := ./core/... ./adapters/apikey/... ./adapters/authchain/... ./ada
                  ./adapters/httpapi/... ./adapters/memory/... ./adapters/telemetry/... ./tests/contract/...
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt verify generate bench soak fuzz tools redis-server prometheus
+.PHONY: help run build test lint fmt verify generate bench soak fuzz tools redis-server prometheus chromium
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ build: ## Build .bin/relay
 	@mkdir -p $(BIN)
 	$(GO) build -o $(BIN)/relay ./app/relay
 
-test: redis-server prometheus ## Run all tests; those that need Redis or Prometheus start real servers
+test: redis-server prometheus chromium ## Run all tests; they start real Redis, Prometheus and Chromium
 	$(GO) test -count=1 -timeout 8m ./...
 	$(if $(RACE),$(GO) test -race -count=1 -timeout 8m $(RACE_PACKAGES))
 
@@ -45,7 +45,7 @@ generate: ## Write the code that is generated from ports and from openapi.yaml
 bench: redis-server ## Measure against the yardsticks; prints ratios
 	$(GO) run ./tests/bench $(ARGS)
 
-soak: redis-server prometheus ## Repeat the tests that have races to lose, COUNT times, and once at full size those that have one, which needs libfaketime
+soak: redis-server prometheus chromium ## Repeat the tests that have races to lose, COUNT times, and once at full size those that have one, which needs libfaketime
 	$(GO) test $(RACE) -count=$(COUNT) -timeout 60m ./adapters/redisjobs/... ./tests/...
 	RELAY_SOAK=full $(GO) test -count=1 -timeout 120m -p 1 -v ./tests/...
 
@@ -66,3 +66,6 @@ redis-server: ## Install a Redis server, where none is and it may
 
 prometheus: ## Install Prometheus and promtool, where none is and it may
 	@.ci/prometheus
+
+chromium: ## Install a Chromium, where none is and it may
+	@.ci/chromium

@@ -218,7 +218,9 @@ type InputError struct {
 type Job struct {
 	JobID string `json:"job_id"`
 
-	// WorkspaceID Examples: acme
+	// WorkspaceID The id of a workspace, 1 to 32 characters.
+	//
+	// Examples: acme
 	WorkspaceID WorkspaceID `json:"workspace_id"`
 
 	// Status One of the known states, or the text that was stored where Relay does not know it.
@@ -311,5 +313,7 @@ type ReadinessCheck struct {
 // Time UTC with six digits. A stored time that cannot be read is `null`.
 type Time = string
 
-// WorkspaceID Examples: acme
+// WorkspaceID The id of a workspace, 1 to 32 characters.
+//
+// Examples: acme
 type WorkspaceID = string

@@ -254,7 +254,9 @@ type Job struct {
 	// Status One of the known states, or the text that was stored where Relay does not know it.
 	Status string `json:"status"`
 
-	// WorkspaceID Examples: acme
+	// WorkspaceID The id of a workspace, 1 to 32 characters.
+	//
+	// Examples: acme
 	WorkspaceID WorkspaceID `json:"workspace_id"`
 }
 
@@ -319,7 +321,9 @@ type ReadinessCheck struct {
 // Time UTC with six digits. A stored time that cannot be read is `null`.
 type Time = string
 
-// WorkspaceID Examples: acme
+// WorkspaceID The id of a workspace, 1 to 32 characters.
+//
+// Examples: acme
 type WorkspaceID = string
 
 // Cursor defines model for Cursor.
