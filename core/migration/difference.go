@@ -108,11 +108,9 @@ func (c DifferenceClass) OfIndex() bool {
 
 // Mendable tells whether a pass brings what is of class c in step: then it need not be accepted.
 func (c DifferenceClass) Mendable() bool {
-	switch c {
-	case DifferenceMissing, DifferenceGhost, DifferenceStale, DifferencePartial, DifferenceExtraField, DifferenceExpiry:
-		return true
-	}
-	return c.OfIndex()
+	return c.OfIndex() || slices.Contains([]DifferenceClass{
+		DifferenceMissing, DifferenceGhost, DifferenceStale, DifferencePartial, DifferenceExtraField, DifferenceExpiry,
+	}, c)
 }
 
 // Difference gives the class of c.
