@@ -26,6 +26,7 @@ type presence struct {
 	*question
 
 	phase migration.Phase
+	index *indexKeeper
 	gates usecase.GateKeeper
 	beat  usecase.Heartbeat
 	log   *zap.Logger
@@ -34,11 +35,12 @@ type presence struct {
 
 // newPresence appends its hooks as newIndexKeeper does: the last request was answered when it ends.
 func newPresence(
-	lc fx.Lifecycle, c Config, state *redisjobs.MigrationState, counter *usecase.FallbackCounter, log *zap.Logger,
+	lc fx.Lifecycle, c Config, index *indexKeeper, state *redisjobs.MigrationState, counter *usecase.FallbackCounter,
+	log *zap.Logger,
 ) *presence {
 	clock := systemclock.Clock{}
 	p := &presence{
-		phase: c.Phase, gates: usecase.GateKeeper{Facts: state, Log: state}, log: log,
+		phase: c.Phase, index: index, gates: usecase.GateKeeper{Facts: state, Log: state}, log: log,
 		beat: usecase.Heartbeat{
 			Servers: state, Clock: clock,
 			Server: migration.Server{
@@ -70,8 +72,12 @@ func serverID() string {
 	return host + "/" + rand.Text()
 }
 
-// announce warns where the server passes a closed gate, once, and beats for the first time.
+// announce warns where the server passes a closed gate, once, and beats for the first time. The claim of an empty storage
+// comes before: a beat in the midst of it would make the storage one that is not empty.
 func (p *presence) announce(ctx context.Context) error {
+	if err := p.index.Check(ctx); err != nil {
+		return err
+	}
 	if !p.asked {
 		state, closed, err := p.gates.AtStart(ctx, p.phase)
 		if err != nil {

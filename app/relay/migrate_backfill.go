@@ -221,5 +221,5 @@ func (r backfillResult) rows() []row {
 	if !r.Recorded {
 		recorded = "no: " + r.Unrecorded
 	}
-	return append(rows, r.ending.row(), row{"at the end", end}, row{"recorded for the gates", recorded})
+	return append(rows, r.errorsRow(), row{"at the end", end}, row{"recorded for the gates", recorded})
 }

@@ -97,7 +97,7 @@ func (r indexResult) rows() []row {
 		{mended, r.Mended},
 		{"places looked at in indexes", r.Entries},
 		{"that name no stored job, " + word + "dropped", r.Dropped},
-		r.ending.row(),
+		r.errorsRow(),
 		{"index complete", yes(r.Complete)},
 	}
 }

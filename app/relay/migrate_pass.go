@@ -180,7 +180,7 @@ func endedBy(err error) ending {
 	return ending{Errors: 1}
 }
 
-func (e ending) row() row { return row{"errors", e.Errors} }
+func (e ending) errorsRow() row { return row{"errors", e.Errors} }
 
 // told is how far a pass is.
 type told struct {
@@ -208,7 +208,7 @@ type progress struct {
 
 const (
 	// wholeBar is how many parts a bar has.
-	wholeBar     = 10_000
+	wholeBar = 10_000
 	// besideLine is what a bar of ten columns takes of a line, and what stands around it: the line is cut before the bar is.
 	besideLine   = 20
 	barInterval  = 500 * time.Millisecond

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/core/usecase"
 )
 
 // terminal opens a pseudoterminal of so many columns: what is written to tty is read from screen.
@@ -71,4 +72,14 @@ func TestProgressTellsItsOwnRate(t *testing.T) {
 	require.Equal(t, "resumed, 200/s, about 40s left", p.line(told{fraction: 0.6, done: 1_002_500, what: "resumed"}, at(15)))
 	held := told{fraction: 0.6, done: 1_002_500, what: "resumed", waiting: true, pace: migration.Pace{Reason: "paused"}}
 	require.Equal(t, "resumed, 0/s, held: paused", p.line(held, at(20)))
+}
+
+func TestVerifyTellsWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	p := usecase.VerifyProgress{Part: usecase.VerifySuspects, Suspects: 3, Due: time.Date(2026, 11, 22, 1, 37, 13, 0, time.UTC)}
+	require.Equal(t, "3 suspects, to be asked about again from 01:37:13Z on", verifyPart(p))
+	p.Suspects = 0
+	require.Equal(t, "suspects", verifyPart(p))
+	p.Part, p.Suspects = usecase.VerifyQueue, 3
+	require.Equal(t, "queue", verifyPart(p))
 }

@@ -123,7 +123,7 @@ func (r retireResult) rows() []row {
 	for _, c := range migration.KeyClasses() {
 		rows = append(rows, row{"no job: " + c.String(), r.Strange[c]})
 	}
-	rows = append(rows, r.ending.row())
+	rows = append(rows, r.errorsRow())
 	if r.Gate != nil {
 		rows = append(rows, row{"gate " + r.Gate.Gate.String(), r.Gate.Text()})
 	}

@@ -206,5 +206,5 @@ func (r verifyResult) rows() []row {
 			rows = append(rows, row{class.String(), fmt.Sprintf("%d, %ssuch as %s", t.Count, oldest, quoted(t.Example.Key, t.Example.Entry))})
 		}
 	}
-	return append(rows, r.ending.row(), row{"clean", yes(r.Clean)})
+	return append(rows, r.errorsRow(), row{"clean", yes(r.Clean)})
 }

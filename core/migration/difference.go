@@ -15,25 +15,25 @@ type DifferenceClass uint8
 
 // The classes. The zero class is none.
 const (
-	DifferenceMissing          DifferenceClass = iota + 1 // only old holds the job, and new is written or read
-	DifferenceGhost                                       // only new holds the job, and old is written
-	DifferenceStale                                       // one copy is fresher than another that is written or read
-	DifferenceConflict                                    // new has the higher rev and old the later time
-	DifferencePartial                                     // new is a stub, or lacks fields that old has at an equal version
-	DifferenceExtraField                                  // new has fields that old lacks, and they are equal otherwise
-	DifferenceExpiry                                      // equal copies expire more than a second apart, or only one does
-	DifferenceWrongType                                   // a key holds something else than it should
-	DifferenceTwoWorkspaces                               // two workspaces have a job of one id
-	DifferenceContradiction                               // a record in new contradicts its key
-	DifferenceInvalidWorkspace                            // the workspace of a key, or of its record, is missing or none
-	DifferenceNotAJob                                     // a key begins like a job's and is none
-	DifferenceOtherID                                     // a record in old names another job than its key
-	DifferenceIndexMissing                                // a job lacks an entry of the index
-	DifferenceIndexExtra                                  // an entry of the index names no job, or one that has its own as well
-	DifferenceIndexMisplaced                              // a job stands under another state or time than its own
-	DifferenceIdempotency                                 // an idempotency key names a job that is gone
-	DifferenceIdempotencyForeign                          // an idempotency key is no workspace's, or names no job or another workspace's
-	DifferenceQueue                                       // a queue entry names a job that neither schema holds
+	DifferenceMissing            DifferenceClass = iota + 1 // only old holds the job, and new is written or read
+	DifferenceGhost                                         // only new holds the job, and old is written
+	DifferenceStale                                         // one copy is fresher than another that is written or read
+	DifferenceConflict                                      // new has the higher rev and old the later time
+	DifferencePartial                                       // new is a stub, or lacks fields that old has at an equal version
+	DifferenceExtraField                                    // new has fields that old lacks, and they are equal otherwise
+	DifferenceExpiry                                        // equal copies expire more than a second apart, or only one does
+	DifferenceWrongType                                     // a key holds something else than it should
+	DifferenceTwoWorkspaces                                 // two workspaces have a job of one id
+	DifferenceContradiction                                 // a record in new contradicts its key
+	DifferenceInvalidWorkspace                              // the workspace of a key, or of its record, is missing or none
+	DifferenceNotAJob                                       // a key begins like a job's and is none
+	DifferenceOtherID                                       // a record in old names another job than its key
+	DifferenceIndexMissing                                  // a job lacks an entry of the index
+	DifferenceIndexExtra                                    // an entry of the index names no job, or one that has its own as well
+	DifferenceIndexMisplaced                                // a job stands under another state or time than its own
+	DifferenceIdempotency                                   // an idempotency key names a job that is gone
+	DifferenceIdempotencyForeign                            // an idempotency key is no workspace's, or names no job or another workspace's
+	DifferenceQueue                                         // a queue entry names a job that neither schema holds
 )
 
 // DifferenceClasses lists them all.
@@ -114,11 +114,9 @@ func (c DifferenceClass) OfIndex() bool {
 
 // Mendable tells whether a pass brings what is of class c in step: then it need not be accepted.
 func (c DifferenceClass) Mendable() bool {
-	switch c {
-	case DifferenceMissing, DifferenceGhost, DifferenceStale, DifferencePartial, DifferenceExtraField, DifferenceExpiry:
-		return true
-	}
-	return c.OfIndex()
+	return c.OfIndex() || slices.Contains([]DifferenceClass{
+		DifferenceMissing, DifferenceGhost, DifferenceStale, DifferencePartial, DifferenceExtraField, DifferenceExpiry,
+	}, c)
 }
 
 // Difference gives the class of c.

@@ -292,6 +292,7 @@ func (m *machine) move(rt *rapid.T) {
 			left := m.store.rdb.PTTL(m.t.Context(), keys[0]).Val()
 			require.InDelta(rt, m.keep.Seconds(), left.Seconds(), 10)
 			after.expires = m.store.rdb.PExpireTime(m.t.Context(), keys[0]).Val().Milliseconds()
+			m.expireApart(rt, p, ws, id, after.expires)
 		}
 	}
 	if to.Result != "" {
@@ -303,6 +304,23 @@ func (m *machine) move(rt *rapid.T) {
 	for _, k := range keys {
 		m.hashes[k] = record{fields: maps.Clone(after.fields), expires: after.expires}
 	}
+}
+
+// expireApart has the copy of a job that its phase does not write go with the others.
+func (m *machine) expireApart(rt *rapid.T, p migration.Phase, ws, id string, expires int64) {
+	toOld, toNew := writes(p)
+	apart := newKey(ws, id)
+	if toNew {
+		apart = oldKey(id)
+	}
+	r, stored := m.hashes[apart]
+	if toOld == toNew || !stored || r.fields["job_id"] != id || r.fields["workspace_id"] != ws {
+		return
+	}
+	at := m.store.rdb.PExpireTime(m.t.Context(), apart).Val().Milliseconds()
+	require.InDelta(rt, expires, at, 10)
+	r.expires = at
+	m.hashes[apart] = r
 }
 
 func (m *machine) get(rt *rapid.T) {

@@ -23,6 +23,7 @@ import (
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/ports"
 	"github.com/relay-jobs/relay/tests/harness"
+	"github.com/relay-jobs/relay/tests/harness/conformance"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
@@ -33,6 +34,7 @@ type deployment struct {
 	rdb   *redis.Client
 
 	url, token string           // of its server
+	client     *http.Client     // for its API
 	process    *harness.Process // the server, where it is the binary
 	observer   ports.Observer   // the server's, where it is served in this process
 	known      string           // a job
@@ -50,6 +52,7 @@ func (d *deployment) startRedis(t *testing.T, args ...string) {
 
 func (d *deployment) environment(t *testing.T, phase migration.Phase) map[string]string {
 	t.Helper()
+	d.client = conformance.Client(t)
 	keys := harness.NewKeys(t)
 	d.token = keys.Token(t, "acme")
 	env := harness.PhaseEnvironment(phase)
@@ -97,7 +100,7 @@ func (d *deployment) backfill(t *testing.T, args ...string) {
 }
 
 // fetch sends a request.
-func fetch(ctx context.Context, method, url, token, body string) (status int, answer []byte, err error) {
+func fetch(ctx context.Context, client *http.Client, method, url, token, body string) (status int, answer []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return 0, nil, fmt.Errorf("request: %w", err)
@@ -106,7 +109,7 @@ func fetch(ctx context.Context, method, url, token, body string) (status int, an
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return 0, nil, fmt.Errorf("request: %w", err)
 	}
@@ -117,7 +120,7 @@ func fetch(ctx context.Context, method, url, token, body string) (status int, an
 
 // ask sends a request to the deployment's server and counts its answer.
 func (d *deployment) ask(ctx context.Context, method, path, body string) (status int, answer []byte) {
-	status, answer, err := fetch(ctx, method, d.url+path, d.token, body)
+	status, answer, err := fetch(ctx, d.client, method, d.url+path, d.token, body)
 	if err != nil {
 		return 0, nil
 	}
@@ -160,7 +163,7 @@ func (d *deployment) list(ctx context.Context) (status int) {
 
 // metric gives what a target exports where a pattern matches the beginning of a line, else nothing.
 func (d *deployment) metric(ctx context.Context, scrapeJob, pattern string) string {
-	_, answer, err := fetch(ctx, http.MethodGet, "http://"+d.targets[scrapeJob][0]+"/metrics", "", "")
+	_, answer, err := fetch(ctx, harness.Operators(), http.MethodGet, "http://"+d.targets[scrapeJob][0]+"/metrics", "", "")
 	if err != nil {
 		return ""
 	}

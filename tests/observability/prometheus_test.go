@@ -101,7 +101,7 @@ func (p *prometheus) run(t *testing.T) bool {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for deadline := time.Now().Add(waitLimit); ; <-tick.C {
-		if status, _, err := fetch(t.Context(), http.MethodGet, "http://"+addr+"/-/ready", "", ""); err == nil && status == http.StatusOK {
+		if status, _, err := fetch(t.Context(), harness.Operators(), http.MethodGet, "http://"+addr+"/-/ready", "", ""); err == nil && status == http.StatusOK {
 			return true
 		}
 		select {

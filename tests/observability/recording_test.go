@@ -20,6 +20,8 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/relay-jobs/relay/tests/harness"
 )
 
 const (
@@ -56,7 +58,7 @@ func (r *recording) scrape(t *testing.T, d *deployment) {
 	for _, job := range slices.Sorted(maps.Keys(d.targets)) {
 		for _, target := range d.targets[job] {
 			labels := model.LabelSet{"job": model.LabelValue(job), "instance": model.LabelValue(target)}
-			status, body, err := fetch(t.Context(), http.MethodGet, "http://"+target+"/metrics", "", "")
+			status, body, err := fetch(t.Context(), harness.Operators(), http.MethodGet, "http://"+target+"/metrics", "", "")
 			if err != nil || status != http.StatusOK {
 				r.add("up", model.Metric(labels), 0)
 				continue

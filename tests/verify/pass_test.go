@@ -242,3 +242,32 @@ func TestLargeJobsGoAlone(t *testing.T) {
 	_, found := verify(t, p.rdb, input())
 	require.Equal(t, want, things(found))
 }
+
+// TestWaitingForSuspectsIsTold: before the pass sleeps it says for how many and until when.
+func TestWaitingForSuspectsIsTold(t *testing.T) {
+	t.Parallel()
+	p := planterOn(t)
+	p.plant()
+	in := input()
+	in.IndexLag = 2 * time.Second
+	began, waited := time.Now(), false
+	told := map[thing]int{}
+	_, err := p.verifier().Do(t.Context(), in, func(v usecase.VerifyProgress) {
+		require.Equal(t, v.Suspects == 0, v.Due.IsZero())
+		for _, d := range v.Found {
+			told[thing{d.Class, d.Key, d.Entry}]++
+		}
+		if v.Part == usecase.VerifySuspects && !waited { // the first that is told of this part
+			waited = true
+			require.Positive(t, v.Suspects)
+			require.Empty(t, v.Found, "none was asked about")
+			require.WithinRange(t, v.Due, began, began.Add(time.Minute))
+		}
+	})
+	require.NoError(t, err)
+	require.True(t, waited)
+	require.NotEmpty(t, told)
+	for d, n := range told {
+		require.Equal(t, 1, n, "%v is told once", d)
+	}
+}
