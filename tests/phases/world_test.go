@@ -30,6 +30,7 @@ import (
 	"github.com/relay-jobs/relay/core/usecase"
 	"github.com/relay-jobs/relay/tests/contract"
 	"github.com/relay-jobs/relay/tests/harness"
+	"github.com/relay-jobs/relay/tests/harness/conformance"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
@@ -126,9 +127,8 @@ func newWorld(t *testing.T, phase migration.Phase, fill func(w *world)) *world {
 	w.rdb = w.redis.Client(t)
 	keys := harness.NewKeys(t)
 	w.keys = keys.Path
-	transport := &http.Transport{MaxIdleConnsPerHost: 32}
-	t.Cleanup(transport.CloseIdleConnections)
-	w.http = &http.Client{Transport: transport, Timeout: patience}
+	w.http = conformance.Client(t)
+	w.http.Timeout = patience
 	w.step = phase.String()
 	fill(w)
 	for _, ws := range w.workspaces() {
