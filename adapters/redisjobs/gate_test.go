@@ -36,7 +36,7 @@ func TestHeartbeats(t *testing.T) {
 	t.Parallel()
 	rdb := redisserver.Start(t).Client(t)
 	ctx := t.Context()
-	m := NewMigrationState(rdb)
+	m := NewMigrationState(redisserver.AsServer(t, rdb))
 	require.Empty(t, facts(t, m, 0).Servers)
 
 	a := migration.Server{ID: "a", Phase: migration.StrictNew, Version: "v1", Started: time.UnixMicro(1_000_001).UTC()}
@@ -80,7 +80,7 @@ func TestPhasesSeen(t *testing.T) {
 	t.Parallel()
 	rdb := redisserver.Start(t).Client(t)
 	ctx := t.Context()
-	m := NewMigrationState(rdb)
+	m := NewMigrationState(redisserver.AsServer(t, rdb))
 	s := migration.Server{ID: "a", Phase: migration.DualWrite}
 	require.NoError(t, m.Beat(ctx, s))
 	seen := facts(t, m, 0).Seen
@@ -112,7 +112,7 @@ func TestPhasesSeen(t *testing.T) {
 func TestFallbackHitsAreAddedUp(t *testing.T) {
 	t.Parallel()
 	rdb := redisserver.Start(t).Client(t)
-	m := NewMigrationState(rdb)
+	m := NewMigrationState(redisserver.AsServer(t, rdb))
 	f := facts(t, m, 0)
 	require.Zero(t, f.FallbackHits)
 	require.True(t, f.LastFallback.IsZero())
@@ -130,7 +130,7 @@ func TestPassesAreKept(t *testing.T) {
 	t.Parallel()
 	rdb := redisserver.Start(t).Client(t)
 	ctx := t.Context()
-	m := NewMigrationState(rdb)
+	m := NewMigrationState(redisserver.AsOperator(t, rdb))
 	now, process, err := m.Now(ctx)
 	require.NoError(t, err)
 	require.Equal(t, processOf(rdb.Info(ctx, "server").Val()), process)
@@ -172,7 +172,7 @@ func TestAudit(t *testing.T) {
 	t.Parallel()
 	rdb := redisserver.Start(t).Client(t)
 	ctx := t.Context()
-	m := NewMigrationState(rdb)
+	m := NewMigrationState(redisserver.AsOperator(t, rdb))
 	e := migration.AuditEntry{
 		Who: migration.Operator{User: "root", Host: "ops-1"}, Action: migration.AuditForce, Detail: "relay migrate …\nreason: it's late",
 	}
@@ -201,7 +201,7 @@ func TestBareEntries(t *testing.T) {
 	t.Parallel()
 	rdb := redisserver.Start(t).Client(t)
 	ctx := t.Context()
-	m := NewMigrationState(rdb)
+	m := NewMigrationState(redisserver.AsServer(t, rdb))
 	require.Equal(t, migration.Queue{}, facts(t, m, 100).Queue)
 	require.NoError(t, rdb.HSet(ctx, "ai:jobs:acme:held", record(fieldID, "acme:held")).Err())
 	for entry, bare := range map[string]int64{
@@ -237,7 +237,7 @@ func TestPredecessorsWorkersShow(t *testing.T) {
 	server := redisserver.Start(t)
 	rdb := server.Client(t)
 	ctx := t.Context()
-	m := NewMigrationState(rdb)
+	m := NewMigrationState(redisserver.AsServer(t, rdb))
 	require.NoError(t, m.Beat(ctx, migration.Server{ID: "a", Phase: migration.NewOnly}))
 	f := facts(t, m, 0)
 	require.True(t, f.WorkersKnown)
@@ -261,7 +261,8 @@ func TestPredecessorsWorkersShow(t *testing.T) {
 	require.Len(t, facts(t, m, 0).Workers, 1)
 	require.NoError(t, poller.Close())
 
-	require.NoError(t, rdb.Do(ctx, "ACL", "SETUSER", "default", "-client|list").Err())
+	server.DeniesOnPurpose()
+	require.NoError(t, rdb.Do(ctx, "ACL", "SETUSER", "relay-server", "-client|list").Err())
 	f = facts(t, m, 0)
 	require.False(t, f.WorkersKnown)
 	require.Contains(t, reasons(migration.GateNewOnly, f), migration.ConditionWorkers)

@@ -43,7 +43,7 @@ func TestPassTakesExpiredJobsOut(t *testing.T) {
 				t.Parallel()
 				rdb := redisserver.Start(t).Client(t)
 				complete(t, rdb)
-				r := redisjobs.New(rdb, phase, redisjobs.Options{Observer: &events{}, Retention: 50 * time.Millisecond})
+				r := redisjobs.New(redisserver.AsServer(t, rdb), phase, redisjobs.Options{Observer: &events{}, Retention: 50 * time.Millisecond})
 				oldest := ids("oldest", 150) // never finished: more of them than a step looks at
 				for _, id := range oldest {
 					_, err := r.Enqueue(t.Context(), draft(t, id, ""))
@@ -83,7 +83,7 @@ func TestPassTakesExpiredJobsOut(t *testing.T) {
 // TestTrimStepByStep: the oldest first, and more while there are any.
 func TestTrimStepByStep(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
-	r := repositoryOf(rdb, migration.DualWrite)
+	r := repositoryOf(t, rdb, migration.DualWrite)
 	var gone []string
 	for i := range 250 {
 		gone = append(gone, entryAt("z", placeA+int64(i), fmt.Sprint("gone-", i)), entryAt("c", placeA+int64(i), fmt.Sprint("gone-", i)))
@@ -167,7 +167,7 @@ func TestBatchNamesTheProcess(t *testing.T) {
 	seen := map[string]bool{}
 	for range 2 {
 		rdb := server.Client(t)
-		batch, err := repositoryOf(rdb, migration.Legacy).Batch(t.Context(), migration.IndexAll, 0, false)
+		batch, err := repositoryOf(t, rdb, migration.Legacy).Batch(t.Context(), migration.IndexAll, 0, false)
 		require.NoError(t, err)
 		info, err := rdb.InfoMap(t.Context(), "server").Result()
 		require.NoError(t, err)
@@ -208,7 +208,7 @@ func TestPassOverThePredecessorsKeys(t *testing.T) {
 		want["ai:index:"+ws.String()] = append(want["ai:index:"+ws.String()], entriesOf(hash)...)
 	}
 	require.Greater(t, jobs, int64(500))
-	r := repositoryOf(rdb, migration.ReadRouting)
+	r := repositoryOf(t, rdb, migration.ReadRouting)
 	before := redisserver.Dump(t, rdb, "*")
 	dry, err := usecase.IndexJobs{Index: r, Clock: restless{}}.Do(t.Context(), usecase.IndexJobsInput{DryRun: true}, nil)
 	require.NoError(t, err)
@@ -245,7 +245,7 @@ func TestPassBesideAnotherType(t *testing.T) {
 	write(t, rdb, "globex", []string{"theirs"}, true, true)
 	require.NoError(t, rdb.Set(t.Context(), "ai:index:globex", "no index", 0).Err())
 	require.NoError(t, rdb.HSet(t.Context(), "ai:jobs:mine", whole("job_id", "mine")).Err())
-	counts := pass(t, repositoryOf(rdb, migration.DualWrite), migration.IndexAll)
+	counts := pass(t, repositoryOf(t, rdb, migration.DualWrite), migration.IndexAll)
 	require.EqualValues(t, 1, counts.Mended)
 	require.Equal(t, entriesSorted("mine"), entries(t, rdb, theIndex))
 	indexes, err := rdb.Keys(t.Context(), "ai:index:*").Result()
@@ -264,7 +264,7 @@ func TestClaimEmpty(t *testing.T) {
 		"nothing": func(*redis.Client) {},
 		"a turn to sweep": func(rdb *redis.Client) {
 			for _, scope := range []migration.IndexScope{migration.IndexOld, migration.IndexEntries} {
-				mine, err := repositoryOf(rdb, migration.DualWrite).TakeSweep(t.Context(), scope, "a server", time.Hour)
+				mine, err := repositoryOf(t, rdb, migration.DualWrite).TakeSweep(t.Context(), scope, "a server", time.Hour)
 				require.NoError(t, err)
 				require.True(t, mine)
 			}
@@ -282,7 +282,7 @@ func TestClaimEmpty(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rdb := redisserver.Start(t).Client(t)
 			plantIn(rdb)
-			r := repositoryOf(rdb, migration.DualWrite)
+			r := repositoryOf(t, rdb, migration.DualWrite)
 			require.NoError(t, r.ClaimEmpty(t.Context()))
 			complete, err := r.Complete(t.Context())
 			require.NoError(t, err)
@@ -298,12 +298,12 @@ func TestClaimEmpty(t *testing.T) {
 // TestMarkComplete: a server process that took another's place may lack the last of its writes.
 func TestMarkComplete(t *testing.T) {
 	server := redisserver.Start(t)
-	r := repositoryOf(server.Client(t), migration.NewOnly)
+	r := repositoryOf(t, server.Client(t), migration.NewOnly)
 	batch, err := r.Batch(t.Context(), migration.IndexAll, 0, false)
 	require.NoError(t, err)
 	require.NoError(t, server.Kill())
 	require.NoError(t, server.Restart(t.Context()))
-	r = repositoryOf(server.Client(t), migration.NewOnly)
+	r = repositoryOf(t, server.Client(t), migration.NewOnly)
 	marked, err := r.MarkComplete(t.Context(), batch.Process)
 	require.NoError(t, err)
 	require.False(t, marked)
@@ -319,7 +319,7 @@ func TestMarkComplete(t *testing.T) {
 // TestTakeSweep: one server at a time has a scope's turn, until it gives it up or lets it end.
 func TestTakeSweep(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
-	r := repositoryOf(rdb, migration.DualWrite)
+	r := repositoryOf(t, rdb, migration.DualWrite)
 	take := func(scope migration.IndexScope, holder string, turn time.Duration) bool {
 		mine, err := r.TakeSweep(t.Context(), scope, holder, turn)
 		require.NoError(t, err)

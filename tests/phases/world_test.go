@@ -404,7 +404,9 @@ func (w *world) settle() {
 // migrate runs a command of the migration in the phase of the servers.
 func (w *world) migrate(code int, args ...string) string {
 	w.Helper()
-	got, stdout, stderr := harness.Run(w.T, w.environment(w.servers[0].phase), append([]string{"migrate"}, args...)...)
+	env := w.environment(w.servers[0].phase)
+	env["REDIS_URL"] = w.redis.OperatorURL()
+	got, stdout, stderr := harness.Run(w.T, env, append([]string{"migrate"}, args...)...)
 	require.Equal(w, code, got, "%s: %v: %s%s", w.step, args, stdout, stderr)
 	return stdout
 }

@@ -184,7 +184,7 @@ func backfill(t *testing.T, server *redisserver.Server) (page func() string) {
 	said := &harness.Buffer{}
 	cmd := exec.CommandContext(t.Context(), harness.Binary(t), "migrate", "backfill", "--execute", "--rate=50", "--batch-size=10",
 		"--metrics-addr=127.0.0.1:0")
-	cmd.Env, cmd.Stderr = []string{"REDIS_URL=" + server.URL()}, said
+	cmd.Env, cmd.Stderr = []string{"REDIS_URL=" + server.OperatorURL()}, said
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		require.NoError(t, cmd.Process.Kill())
