@@ -31,7 +31,7 @@ const (
 const (
 	maxHeaderBytes    = 32 << 10
 	adminWriteTimeout = 5 * time.Minute // a CPU profile takes as long as its caller asks for
-	stopMargin        = 5 * time.Second // beyond the grace for requests: a second for operators', closing Redis, flushing the log
+	stopMargin        = 5 * time.Second // beyond the grace for requests: a second for operators', closing Redis, two for traces, flushing the log
 )
 
 // Streams are where the process writes.

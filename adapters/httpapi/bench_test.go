@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/relay-jobs/relay/adapters/httpapi"
@@ -61,6 +63,11 @@ func (i instant) RequestServed(string, string, int, time.Duration, string) {}
 // instantAPI serves a job from nowhere; jobs is what its use cases call.
 func instantAPI(tb testing.TB, jobs func(instant) ports.JobRepository) *httpapi.API {
 	tb.Helper()
+	return tracedAPI(tb, jobs, nil)
+}
+
+func tracedAPI(tb testing.TB, jobs func(instant) ports.JobRepository, tracer trace.Tracer) *httpapi.API {
+	tb.Helper()
 	i := instant{job: job.Job{
 		ID: jobID(tb, newJobID), Status: job.Pending, Provider: "google", Name: "gmail.send", Actor: "ada",
 		EnqueuedAt: time.Date(2026, 11, 21, 19, 28, 54, 17837000, time.UTC),
@@ -71,22 +78,33 @@ func instantAPI(tb testing.TB, jobs func(instant) ports.JobRepository) *httpapi.
 		Execute:  usecase.Execute{Gate: gate, Jobs: jobs(i), IDs: i},
 		GetJob:   usecase.GetJob{Gate: gate, Jobs: jobs(i)},
 		ListJobs: usecase.ListJobs{Gate: gate, Jobs: jobs(i)},
-		Requests: i, Log: zap.NewNop(),
+		Requests: i, Tracer: tracer, Log: zap.NewNop(),
 	})
 	require.NoError(tb, err)
 	return api
 }
 
+// BenchmarkGetJob is a request without its network, once without traces and once for each way in which they are on.
 func BenchmarkGetJob(b *testing.B) {
-	api := instantAPI(b, func(i instant) ports.JobRepository { return i })
-	r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/ai/jobs/"+newJobID, nil)
-	r.Header.Set("Authorization", "Bearer good")
-	b.ReportAllocs()
-	for b.Loop() {
-		w := httptest.NewRecorder()
-		api.Handler().ServeHTTP(w, r)
-		if w.Code != http.StatusOK {
-			b.Fatal(w.Body)
-		}
+	tracer := func(ratio float64) trace.Tracer {
+		return sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.TraceIDRatioBased(ratio))).Tracer("")
+	}
+	for _, c := range []struct {
+		name   string
+		tracer trace.Tracer
+	}{{"traces off", nil}, {"not sampled", tracer(0)}, {"sampled", tracer(1)}} {
+		b.Run(c.name, func(b *testing.B) {
+			api := tracedAPI(b, func(i instant) ports.JobRepository { return i }, c.tracer)
+			r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/ai/jobs/"+newJobID, nil)
+			r.Header.Set("Authorization", "Bearer good")
+			b.ReportAllocs()
+			for b.Loop() {
+				w := httptest.NewRecorder()
+				api.Handler().ServeHTTP(w, r)
+				if w.Code != http.StatusOK {
+					b.Fatal(w.Body)
+				}
+			}
+		})
 	}
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
@@ -120,6 +122,22 @@ func TestATripDoesNotWaitForSlowOnes(t *testing.T) {
 	require.Eventually(t, func() bool { return gate.trips.Load() == maxFlights+1 }, 10*time.Second, time.Millisecond)
 	close(gate.open)
 	callers.Wait()
+}
+
+func TestTheWaitForASharedTripIsASpanOfItsCaller(t *testing.T) {
+	t.Parallel()
+	b := newBatcher(open(t, ConnectOptions{URL: redisserver.Start(t).URL()}))
+	b.flights = maxFlights // who comes joins the next trip, which goes when it has no more patience
+	seen := tracetest.NewSpanRecorder()
+	ctx, caller := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(seen)).Tracer("").Start(t.Context(), "request")
+	require.NoError(t, b.run(ctx, []redis.Cmder{echo(ctx, "text")}))
+	require.NoError(t, b.run(t.Context(), []redis.Cmder{echo(t.Context(), "text of nobody who is traced")}))
+	require.Len(t, seen.Ended(), 1)
+	require.Equal(t, caller.SpanContext(), seen.Ended()[0].Parent())
+	require.Equal(t, "shared PIPELINE", seen.Ended()[0].Name())
+	for _, a := range seen.Ended()[0].Attributes() {
+		require.Equal(t, "db.system.name", string(a.Key))
+	}
 }
 
 // breaking loses the connection under every trip of several commands, before or after they were sent.

@@ -262,33 +262,37 @@ func TestObservingAllocatesNothing(t *testing.T) {
 	}
 }
 
-func BenchmarkJobRead(b *testing.B) {
-	o, _, _ := open(b, 1000, zapcore.InfoLevel)
-	id := jobID(b, "j")
+// BenchmarkRequest is all that is observed of one request, whose access line is not part of it.
+func BenchmarkRequest(b *testing.B) {
+	o, m, _ := open(b, 1000, zapcore.InfoLevel)
+	id, globex := jobID(b, "j"), parse(b, "globex")
 	ids := make([]workspace.ID, 1000)
 	for i := range ids {
 		ids[i] = parse(b, fmt.Sprintf("workspace-%d", i))
 		o.JobRead(ids[i], id, job.CopyNew)
 	}
-	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		o.JobRead(ids[i%len(ids)], id, job.CopyNew)
-	}
-}
-
-func BenchmarkWorkspaceMismatch(b *testing.B) {
-	o, _, _ := open(b, 1000, zapcore.ErrorLevel)
-	acme, globex := parse(b, "acme"), parse(b, "globex")
-	b.ReportAllocs()
-	for b.Loop() {
-		o.WorkspaceMismatch(acme, globex)
-	}
-}
-
-func BenchmarkRequestServed(b *testing.B) {
-	_, m, _ := open(b, 1000, zapcore.InfoLevel)
-	b.ReportAllocs()
-	for b.Loop() {
-		m.RequestServed("/ai/jobs/{job_id}", "GET", 200, time.Millisecond, "")
+	for _, c := range []struct {
+		name, route, method string
+		observe             func(ws workspace.ID)
+	}{
+		{"execute", "/ai/execute", "POST", func(ws workspace.ID) { o.DualWritten(ws, true) }},
+		{"get", "/ai/jobs/{job_id}", "GET", func(ws workspace.ID) { o.JobRead(ws, id, job.CopyNew) }},
+		{"get of a stale copy", "/ai/jobs/{job_id}", "GET", func(ws workspace.ID) {
+			o.StaleCopyRead(ws)
+			o.JobRead(ws, id, job.CopyOld)
+		}},
+		{"get of another workspace's", "/ai/jobs/{job_id}", "GET", func(ws workspace.ID) {
+			o.WorkspaceMismatch(ws, globex)
+			o.JobRead(ws, id, job.CopyNone)
+		}},
+		{"list", "/ai/jobs", "GET", func(ws workspace.ID) { o.JobsListed(ws, job.ListMixed, 50) }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				c.observe(ids[i%len(ids)])
+				m.RequestServed(c.route, c.method, 200, time.Millisecond, "")
+			}
+		})
 	}
 }

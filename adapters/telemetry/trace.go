@@ -53,7 +53,7 @@ func NewTracing(s TraceSettings, build Build, log *zap.Logger) (*Tracing, error)
 	}
 	// The library's switches for the whole process: else it writes text to standard error.
 	otel.SetLogger(logr.Discard())
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces", zap.Error(err)) }))
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces are lost", zap.Error(err)) }))
 	exporter, err := otlptracehttp.New(context.Background(),
 		otlptracehttp.WithEndpointURL(strings.TrimRight(s.Endpoint, "/")+"/v1/traces"))
 	if err != nil {
@@ -79,7 +79,7 @@ func (t *Tracing) Close(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
 	if err := t.provider.Shutdown(ctx); err != nil {
-		t.log.Warn("the last traces are lost", zap.Error(err))
+		t.log.Warn("traces are lost", zap.Error(err))
 	}
 }
 

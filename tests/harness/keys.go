@@ -44,6 +44,7 @@ func (k *Keys) Add(tb testing.TB, e apikey.Entry) string {
 	tb.Helper()
 	token, made, err := apikey.Generate()
 	require.NoError(tb, err)
+	Secret(strings.TrimPrefix(token, tokenPrefix))
 	e.ID, e.SHA256 = made.ID, made.SHA256
 	text, err := e.YAML()
 	require.NoError(tb, err)

@@ -20,6 +20,8 @@ import (
 const (
 	processTimeout = 30 * time.Second
 	pollInterval   = 5 * time.Millisecond
+	// stopPatience is how long a process that nobody stopped may take to write its last lines.
+	stopPatience = 2 * time.Second
 )
 
 //nolint:gochecknoglobals // "once in a test process" is a fact about the process
@@ -73,13 +75,15 @@ type Process struct {
 	exited chan struct{}
 }
 
-// Start runs `relay serve` with an environment of only these variables, on free ports, until the test ends.
+// Start runs `relay serve` with an environment of only these variables, on free ports, until the test ends. Its log must
+// be clean then, as RequireCleanLog has it.
 func Start(tb testing.TB, env map[string]string, args ...string) *Process {
 	tb.Helper()
 	p := &Process{Log: &Buffer{}, Output: &Buffer{}, exited: make(chan struct{})}
 	p.cmd = exec.Command(Binary(tb), append([]string{"serve"}, args...)...) //nolint:noctx // stopped by Stop
 	p.cmd.Stdout, p.cmd.Stderr = p.Output, p.Log
 	p.cmd.Env = []string{} // nothing of the tests' own environment
+	keepSecrets(env)
 	for name, value := range Environment(env) {
 		p.cmd.Env = append(p.cmd.Env, name+"="+value)
 	}
@@ -88,7 +92,15 @@ func Start(tb testing.TB, env map[string]string, args ...string) *Process {
 		defer close(p.exited)
 		_ = p.cmd.Wait() // ExitCode tells how it ended
 	}()
-	tb.Cleanup(func() { p.Kill(tb) })
+	tb.Cleanup(func() {
+		p.Signal(tb, syscall.SIGTERM)
+		select {
+		case <-p.exited:
+		case <-time.After(stopPatience):
+			p.Kill(tb)
+		}
+		RequireCleanLog(tb, p.Log.String())
+	})
 	p.awaitAddresses(tb)
 	return p
 }

@@ -54,9 +54,11 @@ func PhaseEnvironment(p migration.Phase) map[string]string {
 	}
 }
 
-// Boot runs the service with an environment, on free ports, until the test ends. More options may replace parts.
+// Boot runs the service with an environment, on free ports, until the test ends. More options may replace parts. Its log
+// must be clean then, as RequireCleanLog has it.
 func Boot(tb testing.TB, env map[string]string, more ...fx.Option) *Service {
 	tb.Helper()
+	keepSecrets(env)
 	config, err := app.Load(Environment(env))
 	require.NoError(tb, err)
 	s := &Service{Log: &Buffer{}, Terminal: &Buffer{}}
@@ -66,7 +68,10 @@ func Boot(tb testing.TB, env map[string]string, more ...fx.Option) *Service {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	require.NoError(tb, s.app.Start(ctx))
-	tb.Cleanup(func() { require.NoError(tb, s.Stop()) })
+	tb.Cleanup(func() {
+		require.NoError(tb, s.Stop())
+		RequireCleanLog(tb, s.Log.String())
+	})
 	s.URL, s.AdminURL = "http://"+at.HTTP, "http://"+at.Admin
 	return s
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/relay-jobs/relay/adapters/apikey"
+	"github.com/relay-jobs/relay/tests/harness"
 )
 
 const (
@@ -69,16 +70,13 @@ type authority struct {
 	signing, rogue, withdraw *rsa.PrivateKey
 	tokens                   map[string]string // API keys by what they are and their workspace
 	entries, left            []apikey.Entry    // of the key file, before and after the revocations
-	secrets                  map[string]bool   // whatever must never be logged
 }
 
 func newAuthority(tb testing.TB) *authority {
 	tb.Helper()
 	a := &authority{
 		good: map[[2]string]func(http.Header){}, secret: randomText(tb), tokens: map[string]string{},
-		secrets: map[string]bool{},
 	}
-	a.secrets[a.secret] = true
 	for _, key := range []**rsa.PrivateKey{&a.signing, &a.rogue, &a.withdraw} {
 		var err error
 		*key, err = rsa.GenerateKey(rand.Reader, 2048)
@@ -133,11 +131,11 @@ func randomText(tb testing.TB) string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// keep notes a credential, and each part of a JWT, as a secret.
+// keep has no log hold a credential, or a part of a JWT.
 func (a *authority) keep(token string) string {
 	for part := range strings.SplitSeq(token, ".") {
 		if len(part) >= 12 {
-			a.secrets[part] = true
+			harness.Secret(part)
 		}
 	}
 	return token

@@ -9,4 +9,7 @@ import (
 	"github.com/relay-jobs/relay/tests/harness"
 )
 
-func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
+func TestMain(m *testing.M) {
+	harness.Secret(contentMark(acme), contentMark(acmeEU), requestMark(), canary)
+	os.Exit(harness.Main(m))
+}
