@@ -97,7 +97,7 @@ func (s storage) verify(
 	out, progress io.Writer,
 ) error {
 	if record {
-		facts, err := s.state.Facts(ctx, 0) // no queue entry is looked at
+		facts, err := s.state.Facts(ctx, 0, false) // neither queue entries nor connections are looked at
 		if err != nil {
 			return &faultError{err}
 		}
