@@ -68,7 +68,7 @@ func (m *MigrationState) Audit(ctx context.Context, e migration.AuditEntry) erro
 }
 
 // Facts implements ports.GateFacts.
-func (m *MigrationState) Facts(ctx context.Context, entries int64) (migration.Facts, error) {
+func (m *MigrationState) Facts(ctx context.Context, entries int64, workers bool) (migration.Facts, error) {
 	var now *redis.TimeCmd
 	var info, withoutRev *redis.StringCmd
 	var passes, ids *redis.StringSliceCmd
@@ -107,7 +107,9 @@ func (m *MigrationState) Facts(ctx context.Context, entries int64) (migration.Fa
 	if f.Queue, err = m.queue(ctx, entries); err != nil {
 		return migration.Facts{}, err
 	}
-	f.Workers, f.WorkersKnown, err = m.workers(ctx)
+	if workers {
+		f.Workers, f.WorkersKnown, err = m.workers(ctx)
+	}
 	return f, err
 }
 
@@ -176,10 +178,12 @@ func takingCommands() []string {
 	return []string{"lpop", "blpop", "rpop", "brpop", "lmove", "blmove", "rpoplpush", "brpoplpush", "lmpop", "blmpop"}
 }
 
-// workers names the connections whose latest command takes from a list: one that waits for entries shows for as long as
-// it waits. Which list it is Redis does not tell. known is false where CLIENT LIST is not permitted.
+// workers names the connections to this database whose latest command takes from a list: one that waits for entries shows
+// for as long as it waits. Which list it is Redis does not tell. known is false where that is not permitted.
 func (m *MigrationState) workers(ctx context.Context) (found []string, known bool, err error) {
-	text, err := m.rdb.ClientList(ctx).Result()
+	pipe := m.rdb.Pipeline()
+	own, all := pipe.Do(ctx, "CLIENT", "INFO"), pipe.Do(ctx, "CLIENT", "LIST", "TYPE", "normal")
+	_, err = pipe.Exec(ctx)
 	var refused redis.Error
 	if errors.As(err, &refused) {
 		return nil, false, nil
@@ -187,15 +191,23 @@ func (m *MigrationState) workers(ctx context.Context) (found []string, known boo
 	if err != nil {
 		return nil, false, translate(err)
 	}
+	mine, _ := own.Text() // Exec has read both errors
+	text, _ := all.Text()
+	db := connection(mine)["db"]
 	for line := range strings.Lines(text) {
-		values := map[string]string{}
-		for part := range strings.FieldsSeq(line) {
-			name, value, _ := strings.Cut(part, "=")
-			values[name] = value
-		}
-		if slices.Contains(takingCommands(), values["cmd"]) {
-			found = append(found, strings.TrimSpace(values["addr"]+" "+values["name"]))
+		if c := connection(line); c["db"] == db && slices.Contains(takingCommands(), c["cmd"]) {
+			found = append(found, strings.TrimSpace(c["addr"]+" "+c["name"]))
 		}
 	}
 	return found, true, nil
+}
+
+// connection reads what Redis tells of one.
+func connection(line string) map[string]string {
+	values := map[string]string{}
+	for part := range strings.FieldsSeq(line) {
+		name, value, _ := strings.Cut(part, "=")
+		values[name] = value
+	}
+	return values
 }

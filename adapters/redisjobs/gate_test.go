@@ -19,7 +19,7 @@ import (
 
 func facts(t *testing.T, m *MigrationState, entries int64) migration.Facts {
 	t.Helper()
-	f, err := m.Facts(t.Context(), entries)
+	f, err := m.Facts(t.Context(), entries, true)
 	require.NoError(t, err)
 	return f
 }
@@ -152,18 +152,18 @@ func TestPassesAreKept(t *testing.T) {
 	require.Equal(t, int64(20), rdb.LLen(ctx, passesKey).Val())
 
 	require.NoError(t, rdb.LPush(ctx, passesKey, `{"kind": "of a later version"}`).Err())
-	_, err = m.Facts(ctx, 0)
+	_, err = m.Facts(ctx, 0, true)
 	require.Equal(t, fault.Internal, fault.KindOf(err), "no gate is decided past a record that cannot be read")
 	for _, key := range []string{passesKey, serversKey, phasesSeenKey, fallbackKey} {
 		require.NoError(t, rdb.Del(ctx, passesKey).Err())
 		require.NoError(t, rdb.Set(ctx, key, "odd", 0).Err())
-		_, err = m.Facts(ctx, 0)
+		_, err = m.Facts(ctx, 0, true)
 		require.Equal(t, fault.Internal, fault.KindOf(err), key)
 		require.NoError(t, rdb.Del(ctx, key).Err())
 	}
 	gone, leave := context.WithCancel(ctx)
 	leave()
-	_, err = m.Facts(gone, 0)
+	_, err = m.Facts(gone, 0, true)
 	require.Equal(t, fault.Canceled, fault.KindOf(err))
 	require.Equal(t, 1, strings.Count(err.Error(), "The request was canceled"), "%v", err)
 }
@@ -226,7 +226,7 @@ func TestBareEntries(t *testing.T) {
 	require.Equal(t, migration.Queue{Entries: 2500, Looked: 1100, Bare: 11}, facts(t, m, 1100).Queue)
 	require.Equal(t, migration.Queue{Entries: 2500}, facts(t, m, 0).Queue)
 	require.NoError(t, rdb.Set(ctx, queueKey, "odd", 0).Err())
-	_, err := m.Facts(ctx, 10)
+	_, err := m.Facts(ctx, 10, true)
 	require.Equal(t, fault.Internal, fault.KindOf(err))
 }
 
@@ -259,7 +259,22 @@ func TestPredecessorsWorkersShow(t *testing.T) {
 	require.NoError(t, poller.RPush(ctx, queueKey, "y").Err())
 	require.NoError(t, poller.LPop(ctx, queueKey).Err())
 	require.Len(t, facts(t, m, 0).Workers, 1)
+	f, err := m.Facts(ctx, 0, false)
+	require.NoError(t, err)
+	require.Empty(t, f.Workers, "they are looked for only where that is asked for")
+	require.False(t, f.WorkersKnown)
 	require.NoError(t, poller.Close())
+
+	other := func() *redis.Client {
+		c := redis.NewClient(&redis.Options{Addr: server.Addr, DB: 5})
+		t.Cleanup(func() { require.NoError(t, c.Close()) })
+		return c
+	}
+	elsewhere := other()
+	require.NoError(t, elsewhere.RPush(ctx, queueKey, "z").Err())
+	require.NoError(t, elsewhere.LPop(ctx, queueKey).Err())
+	require.Empty(t, facts(t, m, 0).Workers, "one of another database takes nothing of ours")
+	require.Len(t, facts(t, NewMigrationState(other()), 0).Workers, 1, "whichever is ours")
 
 	require.NoError(t, rdb.Do(ctx, "ACL", "SETUSER", "default", "-client|list").Err())
 	f = facts(t, m, 0)

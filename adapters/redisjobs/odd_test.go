@@ -50,7 +50,7 @@ func TestWritersWithoutRevLeaveATrace(t *testing.T) {
 				before, err := rdb.Time(ctx).Result()
 				require.NoError(t, err)
 				take(t, rdb)
-				facts, err := redisjobs.NewMigrationState(rdb).Facts(ctx, 0)
+				facts, err := redisjobs.NewMigrationState(rdb).Facts(ctx, 0, false)
 				require.NoError(t, err)
 				require.Equal(t, traced, !facts.WithoutRev.IsZero())
 				require.True(t, !traced || !facts.WithoutRev.Before(before.UTC()))

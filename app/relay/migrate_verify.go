@@ -102,7 +102,7 @@ func (s storage) verify(
 	ctx context.Context, in usecase.VerifyInput, accept map[migration.DifferenceClass]int64, record, verbose, asJSON bool,
 	out, progress io.Writer,
 ) error {
-	facts, err := s.state.Facts(ctx, 0) // no queue entry is looked at
+	facts, err := s.state.Facts(ctx, 0, false) // neither queue entries nor connections are looked at
 	switch {
 	case err == nil:
 		warnElsewhere(progress, in.Phase, facts.Servers)

@@ -170,7 +170,7 @@ type Facts struct {
 	Quiet        time.Duration       // for how long no read may have fallen back; 0 for DefaultQuiet
 	Queue        Queue
 	Workers      []string // connections that take from a list and are none of Relay's, named for operators
-	WorkersKnown bool     // false where the storage would not tell
+	WorkersKnown bool     // false where the storage would not tell, or was not asked
 }
 
 // Reason says why a condition keeps a gate closed.

@@ -27,7 +27,8 @@ func (u GateKeeper) State(ctx context.Context, g migration.Gate) (migration.Gate
 	if slices.Contains(g.Conditions(), migration.ConditionQueue) {
 		entries = gateEntries
 	}
-	f, err := u.Facts.Facts(ctx, entries)
+	workers := slices.Contains(g.Conditions(), migration.ConditionWorkers) // all connections are gone through for them
+	f, err := u.Facts.Facts(ctx, entries, workers)
 	if err != nil {
 		return migration.GateState{}, err //nolint:wrapcheck // already a fault
 	}

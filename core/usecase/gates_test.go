@@ -145,6 +145,7 @@ type gateRig struct {
 	now      migration.Facts
 	err      error // of asking for facts
 	asked    int
+	workers  bool // the last time
 	auditErr error
 	audit    []migration.AuditEntry
 	passes   []migration.RecordedPass
@@ -155,8 +156,9 @@ func newGateRig(t *testing.T) *gateRig {
 	c := gomock.NewController(t)
 	r := &gateRig{facts: portsmock.NewMockGateFacts(c), log: portsmock.NewMockMigrationLog(c)}
 	r.keeper = usecase.GateKeeper{Facts: r.facts, Log: r.log}
-	r.facts.EXPECT().Facts(gomock.Any(), gomock.Any()).DoAndReturn(func(context.Context, int64) (migration.Facts, error) {
+	r.facts.EXPECT().Facts(gomock.Any(), gomock.Any(), gomock.Any()).DoAndReturn(func(_ context.Context, _ int64, workers bool) (migration.Facts, error) {
 		r.asked++
+		r.workers = workers
 		return r.now, r.err
 	}).AnyTimes()
 	r.log.EXPECT().Audit(gomock.Any(), gomock.Any()).DoAndReturn(func(_ context.Context, e migration.AuditEntry) error {
@@ -187,6 +189,16 @@ func (r *gateRig) open() {
 
 func operator() usecase.Command {
 	return usecase.Command{Who: migration.Operator{User: "root", Host: "ops"}, Line: "relay migrate retire --execute"}
+}
+
+func TestWorkersAreLookedForWhereAGateAsksForThem(t *testing.T) {
+	t.Parallel()
+	r := newGateRig(t)
+	for _, g := range migration.Gates() {
+		_, err := r.keeper.State(t.Context(), g)
+		require.NoError(t, err)
+		require.Equal(t, g == migration.GateNewOnly || g == migration.GateRetire, r.workers, g)
+	}
 }
 
 func TestGatesLetThroughWhatIsOpenOrForced(t *testing.T) {

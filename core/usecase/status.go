@@ -53,7 +53,7 @@ func (u MigrationStatus) Do(ctx context.Context, in StatusInput, progress func(m
 	if in.Exact {
 		entries = gateEntries
 	}
-	f, err := u.Facts.Facts(ctx, entries)
+	f, err := u.Facts.Facts(ctx, entries, true)
 	if err != nil {
 		return StatusReport{}, err //nolint:wrapcheck // already a fault
 	}

@@ -36,16 +36,16 @@ func (m *MockGateFacts) EXPECT() *MockGateFactsMockRecorder {
 }
 
 // Facts mocks base method.
-func (m *MockGateFacts) Facts(ctx context.Context, entries int64) (migration.Facts, error) {
+func (m *MockGateFacts) Facts(ctx context.Context, entries int64, workers bool) (migration.Facts, error) {
 	m.ctrl.T.Helper()
-	ret := m.ctrl.Call(m, "Facts", ctx, entries)
+	ret := m.ctrl.Call(m, "Facts", ctx, entries, workers)
 	ret0, _ := ret[0].(migration.Facts)
 	ret1, _ := ret[1].(error)
 	return ret0, ret1
 }
 
 // Facts indicates an expected call of Facts.
-func (mr *MockGateFactsMockRecorder) Facts(ctx, entries interface{}) *gomock.Call {
+func (mr *MockGateFactsMockRecorder) Facts(ctx, entries, workers interface{}) *gomock.Call {
 	mr.mock.ctrl.T.Helper()
-	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "Facts", reflect.TypeOf((*MockGateFacts)(nil).Facts), ctx, entries)
+	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "Facts", reflect.TypeOf((*MockGateFacts)(nil).Facts), ctx, entries, workers)
 }
