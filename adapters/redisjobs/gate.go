@@ -17,6 +17,7 @@ import (
 )
 
 const (
+	// keptPasses is how many passes of a kind are kept.
 	keptPasses = 20
 	// keptAudit is about how many entries of the account are kept.
 	keptAudit = 10_000
@@ -35,15 +36,28 @@ func (m *MigrationState) Now(ctx context.Context) (time.Time, string, error) {
 	return now.Val().UTC(), processOf(info.Val()), nil
 }
 
-// RecordPass implements ports.MigrationLog.
+// RecordPass implements ports.MigrationLog. Writers that come at once take out the same ones, so that no newer one goes.
 func (m *MigrationState) RecordPass(ctx context.Context, p migration.RecordedPass) error {
 	text, err := json.Marshal(p)
 	if err != nil {
 		return untrusted(err)
 	}
+	kept, err := m.rdb.LRange(ctx, passesKey, 0, -1).Result()
+	if err != nil {
+		return translate(err)
+	}
 	_, err = m.rdb.TxPipelined(ctx, func(tx redis.Pipeliner) error {
 		tx.LPush(ctx, passesKey, text)
-		tx.LTrim(ctx, passesKey, 0, keptPasses-1)
+		ofKind := 1
+		for _, text := range kept {
+			var other migration.RecordedPass
+			if json.Unmarshal([]byte(text), &other) == nil && other.Kind != p.Kind {
+				continue // one that cannot be read goes with any kind: it keeps every gate closed
+			}
+			if ofKind++; ofKind > keptPasses {
+				tx.LRem(ctx, passesKey, -1, text)
+			}
+		}
 		return nil
 	})
 	return translate(err)
@@ -75,7 +89,7 @@ func (m *MigrationState) Facts(ctx context.Context, entries int64, workers bool)
 	var seen, hits *redis.MapStringStringCmd
 	err := pipelined(ctx, m.rdb, func(p redis.Pipeliner) {
 		now, info = p.Time(ctx), p.Info(ctx, "server")
-		passes, ids = p.LRange(ctx, passesKey, 0, keptPasses-1), p.ZRange(ctx, serversKey, 0, -1)
+		passes, ids = p.LRange(ctx, passesKey, 0, -1), p.ZRange(ctx, serversKey, 0, -1)
 		seen, hits = p.HGetAll(ctx, phasesSeenKey), p.HGetAll(ctx, fallbackKey)
 		withoutRev = p.Get(ctx, withoutRevKey)
 	})

@@ -151,6 +151,18 @@ func TestPassesAreKept(t *testing.T) {
 	require.Equal(t, process, f.Process)
 	require.Equal(t, int64(20), rdb.LLen(ctx, passesKey).Val())
 
+	copied := want[0]
+	copied.Kind = migration.PassToNew
+	for i := range int64(22) {
+		copied.Jobs = i
+		require.NoError(t, m.RecordPass(ctx, copied))
+	}
+	f = facts(t, m, 0)
+	require.Len(t, f.Passes, 40)
+	require.Equal(t, want[:20], f.Passes[20:], "those of another kind push none out")
+	require.Equal(t, int64(21), f.Passes[0].Jobs)
+	require.Equal(t, int64(2), f.Passes[19].Jobs)
+
 	require.NoError(t, rdb.LPush(ctx, passesKey, `{"kind": "of a later version"}`).Err())
 	_, err = m.Facts(ctx, 0, true)
 	require.Equal(t, fault.Internal, fault.KindOf(err), "no gate is decided past a record that cannot be read")
