@@ -115,7 +115,7 @@ func (s storage) verify(
 		in.RevSince = facts.RevSince()
 	}
 	bar := newProgress(progress)
-	pass := usecase.Verify{Copies: s.copies, Comparison: s.copies, Load: s.copies, Clock: systemclock.Clock{}}
+	pass := usecase.Verify{Copies: s.copies, Comparison: s.copies, Index: s.index, Load: s.copies, Clock: systemclock.Clock{}}
 	report, err := pass.Do(ctx, in, func(p usecase.VerifyProgress) {
 		bar.tell(told{p.Fraction, verified(p.Report), p.Pace, p.Waiting, verifyPart(p) + ": " + verifyLine(p.Report)})
 		if verbose {

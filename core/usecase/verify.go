@@ -16,6 +16,7 @@ import (
 type Verify struct {
 	Copies     ports.JobCopies
 	Comparison ports.JobComparison
+	Index      ports.JobIndex
 	Load       ports.StorageLoad
 	Clock      ports.Clock
 }
@@ -28,7 +29,8 @@ type VerifyInput struct {
 	Workspace workspace.ID // the only one; zero for all. What is nobody's is left out with it
 	Sample    int          // every so many jobs one is compared; 0 and 1 for all
 	// IndexLag is how long an entry of the index may be wrong: while a writer that does not know the index is at work, a
-	// sweep follows it. At least as long as other differences may last.
+	// sweep follows it. At least as long as other differences may last. Entries that an index lacks which is not complete
+	// are not waited for: no sweep makes all of them.
 	IndexLag time.Duration
 	RevSince time.Time // jobs that were written without rev since then are counted; zero to look for none
 }
@@ -130,6 +132,7 @@ type verifyPass struct {
 	offset   time.Duration       // of the server's clock from this process'
 	met      int64               // jobs, for the sample
 	ids      []uint64            // of each job that was met, its id in short
+	complete bool                // the index, when the pass began
 	reported map[uint64]struct{} // differences in short: a walk may meet a key twice
 	found    []migration.Difference
 	suspects []suspect // those that are due first come first
@@ -139,6 +142,9 @@ type verifyPass struct {
 func (p *verifyPass) run(ctx context.Context) (whole bool, err error) {
 	process, now, err := p.Comparison.Process(ctx)
 	if err != nil {
+		return false, err //nolint:wrapcheck // already a fault
+	}
+	if p.complete, err = p.Index.Complete(ctx); err != nil {
 		return false, err //nolint:wrapcheck // already a fault
 	}
 	p.offset = now.Sub(p.Clock.Now())
@@ -387,7 +393,7 @@ func differenceOf(ref migration.Reference, class migration.DifferenceClass) migr
 func (p *verifyPass) suspect(s suspect) {
 	s.first = p.Clock.Now()
 	s.due = s.first.Add(suspicion)
-	if s.Class.OfIndex() {
+	if s.Class.OfIndex() && (p.complete || s.Class != migration.DifferenceIndexMissing) {
 		s.due = s.first.Add(p.in.IndexLag)
 	}
 	i := len(p.suspects)

@@ -27,7 +27,7 @@ func planterOn(t *testing.T) *planter {
 
 func (p *planter) verifier() usecase.Verify {
 	copies := redisjobs.NewCopies(p.rdb)
-	return usecase.Verify{Copies: copies, Comparison: copies, Load: copies, Clock: systemclock.Clock{}}
+	return usecase.Verify{Copies: copies, Comparison: copies, Index: p.repo, Load: copies, Clock: systemclock.Clock{}}
 }
 
 // input is the usual one.
@@ -88,6 +88,7 @@ func TestWhatMovesOnIsNotReported(t *testing.T) {
 func TestIndexLag(t *testing.T) {
 	t.Parallel()
 	p := planterOn(t)
+	p.do("SET", "ai:index-state", "complete")
 	id, place := p.job("acme")
 	p.do("ZREM", "ai:index:acme", "z"+place, "p"+place)
 	_, found := verify(t, p.rdb, input())
@@ -107,6 +108,30 @@ func TestIndexLag(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.True(t, report.Clean(nil), "%v", report.Differences)
+}
+
+// TestIncompleteIndexIsNotWaitedFor: that it lacks entries is told as soon as other differences; what is wrong with those
+// that it has is left to the sweep.
+func TestIncompleteIndexIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	p := planterOn(t)
+	missing, place := p.job("acme")
+	p.do("ZREM", "ai:index:acme", "z"+place, "p"+place)
+	_, place = p.job("acme")
+	p.do("ZADD", "ai:index:acme", "0", "c"+place)
+	ctx, cancel := context.WithCancel(t.Context())
+	in := input()
+	in.IndexLag = time.Hour
+	var found []migration.Difference
+	_, err := p.verifier().Do(ctx, in, func(v usecase.VerifyProgress) {
+		if found = append(found, v.Found...); len(found) > 0 {
+			cancel()
+		}
+	})
+	require.ErrorIs(t, err, context.Canceled, "the other one is still waited for")
+	require.Len(t, found, 1)
+	require.Equal(t, migration.DifferenceIndexMissing, found[0].Class)
+	require.Equal(t, missing, found[0].Entry)
 }
 
 // TestWritersWithoutRevAreCounted: by the latest time of a copy without rev, whichever schema holds it, and only where they

@@ -79,7 +79,11 @@ func verify(t *testing.T, rdb *redis.Client, in usecase.VerifyInput) (migration.
 	copies := redisjobs.NewCopies(rdb)
 	found := map[thing]migration.Difference{}
 	total := int64(0)
-	report, err := usecase.Verify{Copies: copies, Comparison: copies, Load: copies, Clock: systemclock.Clock{}}.Do(t.Context(), in,
+	v := usecase.Verify{
+		Copies: copies, Comparison: copies, Index: redisjobs.New(rdb, in.Phase, redisjobs.Options{Observer: quiet{}}), Load: copies,
+		Clock: systemclock.Clock{},
+	}
+	report, err := v.Do(t.Context(), in,
 		func(p usecase.VerifyProgress) {
 			for _, d := range p.Found {
 				require.NotZero(t, d.Class)
