@@ -38,22 +38,28 @@ func scenarios() []scenario {
 		{"all is well", startHealthy, consume, nil, requireServed, nil},
 		{"nothing is scraped", startNothing, nil, []string{"RelayNotScraped"}, nil, nil},
 		{
-			"Redis goes away", redisGoesAway, write, []string{"RelayRedisAway", "RelayRequestsFailing", "RelayDualWritesFailing"},
-			serverGoesAway, []string{"RelayServerDown"},
+			"Redis goes away", redisGoesAway, write,
+			[]string{"RelayRedisAway", "RelayRequestsFailing", "RelayDualWritesFailing"},
+			serverGoesAway,
+			[]string{"RelayServerDown"},
 		},
 		{"Redis is slow", serve, writeSlowly, []string{"RelayLatencyHigh"}, nil, nil},
 		{"Redis is full", redisIsFull, nil, []string{"RelayRedisMemoryHigh"}, nil, nil},
 		{"new is not filled", newIsNotFilled, readKnown, []string{"RelayNewSchemaReadsLow"}, nil, nil},
 		{"jobs are missing", serve, readUnknown, []string{"RelayJobsNotFound"}, nil, nil},
 		{
-			"a record contradicts its key", recordContradicts, nil, []string{"RelayIsolationBreach"},
-			copiesDiffer, []string{"RelayStaleCopiesServed", "RelayIndexNotMended"},
+			"a record contradicts its key", recordContradicts, nil,
+			[]string{"RelayIsolationBreach"},
+			copiesDiffer,
+			[]string{"RelayStaleCopiesServed", "RelayIndexNotMended"},
 		},
 		{"a job waits long", jobWaitsLong, nil, []string{"RelayQueueOld"}, nil, nil},
 		{"many jobs wait", manyJobsWait, nil, []string{"RelayQueueDeep"}, nil, nil},
 		{
-			"the backfill leaves jobs", backfillLeavesJobs, nil, []string{"RelayBackfillLeavesJobs"},
-			backfillIsHeld, []string{"RelayBackfillStalled"},
+			"the backfill leaves jobs", backfillLeavesJobs, nil,
+			[]string{"RelayBackfillLeavesJobs"},
+			backfillIsHeld,
+			[]string{"RelayBackfillStalled"},
 		},
 		{"an id is taken", idIsTaken, nil, []string{"RelayIDCollision"}, mismatchesComeAtOnce, []string{"RelayMismatchesDropped"}},
 	}
@@ -144,12 +150,12 @@ func startHealthy(t *testing.T, d *deployment) {
 	t.Helper()
 	d.startRedis(t, "--maxmemory", "1gb")
 	d.serve(t, migration.DualWrite)
-	jobs := 5000
+	jobs := 20_000
 	if full() {
 		jobs = 100_000
 	}
 	d.plant(t, jobs, job.Completed, time.Now())
-	d.backfill(t, "--rate=500", "--batch-size=5")
+	d.backfill(t, "--rate=200", "--batch-size=5")
 }
 
 // consume does what consumers do, and waits for the backfill's next step.
@@ -158,8 +164,11 @@ func consume(ctx context.Context, d *deployment) {
 		d.get(ctx, d.execute(ctx))
 		d.list(ctx)
 	}
-	step := func() string { return d.metric(ctx, "relay-backfill", "backfill_last_progress_timestamp_seconds") }
-	for last := step(); ctx.Err() == nil && step() == last; {
+	ended := func() string { return d.metric(ctx, "relay-backfill", "backfill_last_progress_timestamp_seconds") }
+	for before := ended(); ctx.Err() == nil; {
+		if ended() != before {
+			return
+		}
 	}
 }
 
@@ -171,7 +180,7 @@ func requireServed(t *testing.T, d *deployment) {
 	require.Len(t, statuses, 1, "%v", statuses)
 }
 
-func startNothing(t *testing.T, d *deployment) { t.Helper() }
+func startNothing(*testing.T, *deployment) {}
 
 // serve starts a server in dual write.
 func serve(t *testing.T, d *deployment) {
@@ -253,9 +262,9 @@ func copiesDiffer(t *testing.T, d *deployment) {
 	require.Equal(t, http.StatusOK, d.get(ctx, id))
 
 	require.NoError(t, d.rdb.Del(ctx, "ai:jobs:"+id, "ai:job:acme:"+id).Err())
-	require.NoError(t, d.rdb.SlaveOf(ctx, "127.0.0.1", "1").Err())
+	require.NoError(t, d.rdb.ReplicaOf(ctx, "127.0.0.1", "1").Err())
 	require.Equal(t, http.StatusOK, d.list(ctx))
-	require.NoError(t, d.rdb.SlaveOf(ctx, "NO", "ONE").Err())
+	require.NoError(t, d.rdb.ReplicaOf(ctx, "NO", "ONE").Err())
 }
 
 func jobWaitsLong(t *testing.T, d *deployment) {

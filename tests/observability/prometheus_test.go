@@ -2,7 +2,6 @@ package observability_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -208,7 +207,7 @@ func (p *prometheus) requireHealthy(t *testing.T) (n int) {
 			case promapi.RecordingRule:
 				require.EqualValues(t, promapi.RuleHealthGood, rule.Health, "%s: %s", rule.Name, rule.LastError)
 			default:
-				require.FailNow(t, "an unknown kind of rule", fmt.Sprintf("%T", rule))
+				require.FailNow(t, "an unknown kind of rule", "%T", rule)
 			}
 		}
 	}

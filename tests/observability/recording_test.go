@@ -98,11 +98,11 @@ func samples(t *testing.T, body []byte) model.Vector {
 	var all model.Vector
 	for {
 		var some model.Vector
-		if err := decoder.Decode(&some); errors.Is(err, io.EOF) {
+		err := decoder.Decode(&some)
+		if errors.Is(err, io.EOF) {
 			return all
-		} else {
-			require.NoError(t, err)
 		}
+		require.NoError(t, err)
 		all = append(all, some...)
 	}
 }
