@@ -28,6 +28,11 @@ type shown struct {
 	FinishedAt     *string         `json:"finished_at"`
 }
 
+func (j shown) String() string {
+	return fmt.Sprintf("%s, result %s, error %q, started %s, finished %s, params %s, by %s %s %s", j.Status, j.Result, j.Error,
+		text(j.StartedAt), text(j.FinishedAt), j.Params, j.ActionProvider, j.ActionName, j.ActorID)
+}
+
 // span is when a stored time may lie: where the storage stamps it, its writer knows when it asked and when it was
 // answered. The zero span is no time.
 type span struct{ from, to time.Time }
@@ -68,6 +73,12 @@ type version struct {
 	problem           string
 	started, finished span
 	acked             int64 // on the ledger's clock; 0 as long as nobody knows that it is stored
+}
+
+func (v version) String() string {
+	const layout = "15:04:05.000000"
+	return fmt.Sprintf("%s, result %s, error %q, started %s to %s, finished %s to %s", v.status, v.result, v.problem,
+		v.started.from.Format(layout), v.started.to.Format(layout), v.finished.from.Format(layout), v.finished.to.Format(layout))
 }
 
 // life is all that is known of one job.
@@ -216,7 +227,7 @@ func (l *ledger) judge(j shown, began int64) (known bool, err error) {
 	}
 	if j.WorkspaceID != of.ws || j.ActionProvider != of.provider || j.ActionName != of.name || j.ActorID != of.actor ||
 		!job.SameJSON(job.JSON(j.Params), of.params) {
-		return true, fmt.Errorf("%s of %s is shown as another job: %+v", of.id, of.ws, j)
+		return true, fmt.Errorf("%s of %s is shown as another job: %s", of.id, of.ws, j)
 	}
 	oldest := 0
 	for i, v := range of.versions {
@@ -231,11 +242,11 @@ func (l *ledger) judge(j shown, began int64) (known bool, err error) {
 	}
 	for i, v := range of.versions[:oldest] {
 		if v.is(j.Status, j.Result, j.Error, text(j.StartedAt), text(j.FinishedAt)) {
-			return true, fmt.Errorf("%s of %s (%s) is stale: %s, version %d, is shown behind version %d: %+v",
-				of.id, of.ws, of.since, j.Status, i, oldest, of.versions[i:])
+			return true, fmt.Errorf("%s of %s (%s) is stale: %s; since then it was brought to %s", of.id, of.ws, of.since, v,
+				of.versions[i+1:])
 		}
 	}
-	return true, fmt.Errorf("%s of %s (%s) is shown as it never was: %+v; it was %+v", of.id, of.ws, of.since, j, of.versions[oldest:])
+	return true, fmt.Errorf("%s of %s (%s) is shown as it never was: %s; it was %s", of.id, of.ws, of.since, j, of.versions[oldest:])
 }
 
 func text(s *string) string {

@@ -250,7 +250,8 @@ func (w *world) readOthers(ctx context.Context) error {
 // the index. By SCAN a job may come twice where servers of two phases serve one walk.
 func (w *world) browse(ctx context.Context) error {
 	ws, began := someWorkspace(), w.now()
-	seen, err := w.walk(ctx, ws, "", []int{7, 50, 1000}[rand.IntN(3)], func() *server {
+	limits := []int{sized(7, 100), sized(50, 333), 1000}
+	seen, err := w.walk(ctx, ws, "", limits[rand.IntN(len(limits))], func() *server {
 		s := w.one(walks)
 		s.done[walks].Add(1)
 		return s
@@ -296,7 +297,7 @@ func (w *world) walk(ctx context.Context, ws string, status job.Status, limit in
 				return nil, fmt.Errorf("%w: in a list in %s: %w", errBroken, s.phase, err)
 			}
 			if j.WorkspaceID != ws || status != "" && j.Status != string(status) {
-				return nil, fmt.Errorf("%w: a list of %s, %q, shows %+v", errBroken, ws, status, j)
+				return nil, fmt.Errorf("%w: a list of %s, %q, shows one of %s, %s", errBroken, ws, status, j.WorkspaceID, j)
 			}
 			seen[j.JobID]++
 		}
@@ -411,6 +412,7 @@ func (w *world) move(ctx context.Context, s *server, of *life, m job.Move) error
 		return err
 	}
 	v := w.last(of)
+	from := v.status
 	v.status = m.To
 	if m.Result != "" {
 		v.result = m.Result
@@ -430,7 +432,7 @@ func (w *world) move(ctx context.Context, s *server, of *life, m job.Move) error
 	err = w.change(of, v, func() error { return s.update.Do(ctx, ws, id, m) })
 	if err != nil {
 		return fmt.Errorf("%w: %q of %s (%s), %s, does not move to %s in %s: %w", errBroken, of.id, of.ws, of.since,
-			v.status, m.To, s.phase, err)
+			from, m.To, s.phase, err)
 	}
 	s.done[moves].Add(1)
 	return nil
@@ -554,7 +556,7 @@ func (p *predecessor) run(ctx context.Context, id string) error {
 		return err
 	}
 	if status != string(v.status) {
-		return fmt.Errorf("%w: the predecessor finds %q (%s) as %s; it is %+v", errBroken, id, of.since, status, v)
+		return fmt.Errorf("%w: the predecessor finds %q (%s) as %s; it is %s", errBroken, id, of.since, status, v)
 	}
 	if v.status != job.Pending {
 		return nil // another entry of the same job was taken before
