@@ -11,7 +11,7 @@ RACE_PACKAGES := ./core/... ./adapters/apikey/... ./adapters/authchain/... ./ada
                  ./adapters/httpapi/... ./adapters/memory/... ./adapters/telemetry/... ./tests/contract/...
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt verify generate bench soak fuzz tools redis-server prometheus chromium
+.PHONY: help run build image test lint fmt verify generate bench soak fuzz tools redis-server prometheus chromium
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ run: build ## Serve the demo: embedded Redis, two workspaces, curl lines to past
 build: ## Build .bin/relay
 	@mkdir -p $(BIN)
 	$(GO) build -o $(BIN)/relay ./app/relay
+
+image: ## Build the container image "relay", where there is Docker
+	docker build -t relay --build-arg VERSION="$$(git describe --tags --always --dirty)" --build-arg REVISION="$$(git rev-parse HEAD)" .
 
 test: redis-server prometheus chromium ## Run all tests; they start real Redis, Prometheus and Chromium
 	$(GO) test -count=1 -timeout 8m ./...

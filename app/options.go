@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"io"
 	"runtime"
 	"runtime/debug"
@@ -72,7 +73,10 @@ func Options(c Config, s Streams) fx.Option {
 	)
 }
 
-// BuildInfo names this binary as the Go toolchain stamped it.
+// The linker sets these (-X) where the sources come without their repository, as in the Dockerfile.
+var version, revision string //nolint:gochecknoglobals // the linker knows no other place
+
+// BuildInfo names this binary as the linker was told to, and else as the Go toolchain stamped it.
 func BuildInfo() telemetry.Build {
 	b := telemetry.Build{Version: "unknown", Revision: "unknown", GoVersion: runtime.Version()}
 	info, ok := debug.ReadBuildInfo()
@@ -87,6 +91,7 @@ func BuildInfo() telemetry.Build {
 			b.Revision = s.Value
 		}
 	}
+	b.Version, b.Revision = cmp.Or(version, b.Version), cmp.Or(revision, b.Revision)
 	return b
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
+	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
 // ConnectOptions say how to reach Redis. Zero durations and sizes take the defaults below.
@@ -48,6 +49,10 @@ func Connect(o ConnectOptions) (*redis.Client, error) {
 	options.MaxRetries = 3
 	options.MinRetryBackoff = 8 * time.Millisecond
 	options.MaxRetryBackoff = 256 * time.Millisecond
+	// What the library says of itself and asks of a hosted Redis are commands that older servers do not know, so that
+	// no list of rights could name them, and that those count as denied.
+	options.DisableIdentity = true
+	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	if o.PoolSize > 0 {
 		options.PoolSize = o.PoolSize
 	}

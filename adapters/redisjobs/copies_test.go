@@ -263,7 +263,7 @@ func entryAt(stored string) string {
 func TestCopyOutcomes(t *testing.T) {
 	server := redisserver.Start(t)
 	rdb, ctx, one := server.Client(t), t.Context(), acmeJob(t, "1")
-	copies := NewCopies(rdb)
+	copies := NewCopies(redisserver.AsOperator(t, rdb))
 	reached := map[migration.CopyOutcome]bool{}
 	for name, c := range copyCases() {
 		t.Run(name, func(t *testing.T) {
@@ -331,7 +331,7 @@ func TestCopyLeavesOtherTypes(t *testing.T) {
 			require.NoError(t, rdb.Del(ctx, key).Err())
 			require.NoError(t, rdb.RPush(ctx, key, "something").Err())
 			before := redisserver.Dump(t, rdb, "*")
-			require.Equal(t, migration.CopyWrongType, copyOne(t, NewCopies(rdb), acmeJob(t, "1"), to, false).Outcome)
+			require.Equal(t, migration.CopyWrongType, copyOne(t, NewCopies(redisserver.AsOperator(t, rdb)), acmeJob(t, "1"), to, false).Outcome)
 			require.Equal(t, before, redisserver.Dump(t, rdb, "*"))
 		}
 	}
@@ -346,7 +346,7 @@ func TestCopyOfBigHashes(t *testing.T) {
 	for _, field := range slices.Sorted(maps.Keys(big)) {
 		require.NoError(t, rdb.HSet(ctx, "ai:job:acme:1", field, big[field]).Err())
 	}
-	copies := NewCopies(rdb)
+	copies := NewCopies(redisserver.AsOperator(t, rdb))
 	require.Equal(t, migration.CopyIdentical, copyOne(t, copies, acmeJob(t, "1"), migration.New, false).Outcome)
 	require.NoError(t, rdb.HSet(ctx, "ai:jobs:1", fieldStatus, "failed").Err())
 	require.Equal(t, migration.CopyRepaired, copyOne(t, copies, acmeJob(t, "1"), migration.New, false).Outcome)
@@ -360,7 +360,7 @@ func TestCopyOfBigHashes(t *testing.T) {
 func TestCopyAnswersInTheOrderOfItsJobs(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
 	ctx := t.Context()
-	copies := NewCopies(rdb)
+	copies := NewCopies(redisserver.AsOperator(t, rdb))
 	for range 2 {
 		require.NoError(t, rdb.ScriptFlush(ctx).Err())
 		var refs []migration.JobRef
@@ -415,7 +415,7 @@ func TestKeysTellsJobsFromWhatIsNone(t *testing.T) {
 	require.NoError(t, rdb.Set(ctx, "ai:job-like", "1", 0).Err())
 	before := redisserver.Dump(t, rdb, "*")
 
-	batch, err := NewCopies(rdb).Keys(ctx, 0, 1000)
+	batch, err := NewCopies(redisserver.AsOperator(t, rdb)).Keys(ctx, 0, 1000)
 	require.NoError(t, err)
 	require.Zero(t, batch.Next)
 	require.Len(t, batch.Process, 40)
@@ -456,7 +456,7 @@ func TestConnectionsAreToldApart(t *testing.T) {
 func TestCheckpoints(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
 	ctx := t.Context()
-	copies := NewCopies(rdb)
+	copies := NewCopies(redisserver.AsOperator(t, rdb))
 	kept := migration.Checkpoint{
 		Process: "p", At: 1 << 63, Workspace: acmeJob(t, "1").Workspace, Counts: migration.BackfillCounts{
 			Scanned: 3, Entries: 1, Jobs: map[migration.CopyOutcome]int64{migration.CopyMade: 2},
@@ -464,7 +464,7 @@ func TestCheckpoints(t *testing.T) {
 		},
 	}
 	require.NoError(t, copies.SaveCheckpoint(ctx, migration.New, kept))
-	got, err := NewCopies(rdb).Checkpoint(ctx, migration.New)
+	got, err := NewCopies(redisserver.AsOperator(t, rdb)).Checkpoint(ctx, migration.New)
 	require.NoError(t, err)
 	require.Equal(t, kept, got)
 	other, err := copies.Checkpoint(ctx, migration.Old)
@@ -491,7 +491,7 @@ func TestCheckpoints(t *testing.T) {
 func TestLoadOfARealServer(t *testing.T) {
 	server := redisserver.Start(t, "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru")
 	rdb, ctx := server.Client(t), t.Context()
-	copies := NewCopies(rdb)
+	copies := NewCopies(redisserver.AsOperator(t, rdb))
 	load, err := copies.Load(ctx)
 	require.NoError(t, err)
 	require.Regexp(t, `^\d+\.\d+\.\d+$`, load.Version)

@@ -210,8 +210,9 @@ func TestErrorsOfTheWay(t *testing.T) {
 	t.Run("no credential", func(t *testing.T) {
 		t.Parallel()
 		server := redisserver.Start(t)
+		server.DeniesOnPurpose()
 		require.NoError(t, server.Client(t).ConfigSet(t.Context(), "requirepass", "sesame").Err())
-		for name, attempt := range attempts(t, open(t, ConnectOptions{URL: server.URL()})) {
+		for name, attempt := range attempts(t, open(t, ConnectOptions{URL: "redis://" + server.Addr})) {
 			requireKind(t, fault.Unavailable, attempt(t.Context()), name)
 		}
 		with := open(t, ConnectOptions{URL: "redis://:sesame@" + server.Addr})
@@ -226,6 +227,7 @@ func TestErrorsOfTheWay(t *testing.T) {
 	t.Run("rights of the connection", func(t *testing.T) {
 		t.Parallel()
 		server := redisserver.Start(t)
+		server.DeniesOnPurpose()
 		admin := server.Client(t)
 		require.NoError(t, admin.Do(t.Context(), "ACL", "SETUSER", "weak", "on", ">sesame", "~*", "+@connection", "+eval", "+evalsha").Err())
 		weak := attempts(t, open(t, ConnectOptions{URL: "redis://weak:sesame@" + server.Addr}))
@@ -254,7 +256,7 @@ func TestErrorsOfTheWay(t *testing.T) {
 		server := redisserver.Start(t)
 		rdb := open(t, ConnectOptions{URL: server.URL()})
 		for _, name := range []string{"enqueue", "move"} {
-			require.NoError(t, rdb.ScriptFlush(t.Context()).Err())
+			require.NoError(t, server.Client(t).ScriptFlush(t.Context()).Err())
 			require.NoError(t, attempts(t, rdb)[name](t.Context()), "NOSCRIPT is no failure")
 		}
 	})

@@ -36,13 +36,13 @@ func TestHeartbeats(t *testing.T) {
 	t.Parallel()
 	rdb := redisserver.Start(t).Client(t)
 	ctx := t.Context()
-	m := NewMigrationState(rdb)
+	serving, m := NewMigrationState(redisserver.AsServer(t, rdb)), NewMigrationState(redisserver.AsOperator(t, rdb))
 	require.Empty(t, facts(t, m, 0).Servers)
 
 	a := migration.Server{ID: "a", Phase: migration.StrictNew, Version: "v1", Started: time.UnixMicro(1_000_001).UTC()}
 	b := migration.Server{ID: "b", Phase: migration.Canary, Version: "v0", Started: time.UnixMicro(2_000_002).UTC()}
 	for _, s := range []migration.Server{a, b, a} {
-		require.NoError(t, m.Beat(ctx, s))
+		require.NoError(t, serving.Beat(ctx, s))
 	}
 	f := facts(t, m, 0)
 	require.ElementsMatch(t, []migration.Server{a, b}, f.Servers)
@@ -52,7 +52,7 @@ func TestHeartbeats(t *testing.T) {
 		require.True(t, left > migration.ServerBeat && left <= migration.ServerLife, "%s", left)
 	}
 	value := rdb.Get(ctx, serverKey("b")).Val()
-	require.NoError(t, m.Beat(ctx, b))
+	require.NoError(t, serving.Beat(ctx, b))
 	require.Equal(t, value, rdb.Get(ctx, serverKey("b")).Val(), "what a server says never changes")
 
 	require.NoError(t, rdb.PExpire(ctx, serverKey("b"), time.Millisecond).Err())
@@ -67,11 +67,11 @@ func TestHeartbeats(t *testing.T) {
 	require.Equal(t, []migration.Server{{ID: "a"}}, f.Servers, "one that cannot be read lives, in no phase")
 	require.Contains(t, reasons(migration.GateFallbackOff, f), migration.ConditionServers)
 
-	require.NoError(t, m.Leave(ctx, a))
+	require.NoError(t, serving.Leave(ctx, a))
 	require.Empty(t, facts(t, m, 0).Servers)
 	require.Zero(t, rdb.Exists(ctx, serverKey("a")).Val())
 	require.NoError(t, rdb.ZAdd(ctx, serversKey, redis.Z{Score: float64(time.Now().Add(-2 * time.Hour).Unix()), Member: "old"}).Err())
-	require.NoError(t, m.Beat(ctx, a))
+	require.NoError(t, serving.Beat(ctx, a))
 	require.ElementsMatch(t, []string{"a", "b"}, rdb.ZRange(ctx, serversKey, 0, -1).Val(), "ids of the dead do not pile up")
 }
 
@@ -80,9 +80,9 @@ func TestPhasesSeen(t *testing.T) {
 	t.Parallel()
 	rdb := redisserver.Start(t).Client(t)
 	ctx := t.Context()
-	m := NewMigrationState(rdb)
+	serving, m := NewMigrationState(redisserver.AsServer(t, rdb)), NewMigrationState(redisserver.AsOperator(t, rdb))
 	s := migration.Server{ID: "a", Phase: migration.DualWrite}
-	require.NoError(t, m.Beat(ctx, s))
+	require.NoError(t, serving.Beat(ctx, s))
 	seen := facts(t, m, 0).Seen
 	require.Len(t, seen, 1)
 	begun := seen[migration.DualWrite]
@@ -97,13 +97,13 @@ func TestPhasesSeen(t *testing.T) {
 		return at
 	}
 	at := shift(migration.ServerLife - 5*time.Second)
-	require.NoError(t, m.Beat(ctx, s))
+	require.NoError(t, serving.Beat(ctx, s))
 	now := facts(t, m, 0).Seen[migration.DualWrite]
 	require.Equal(t, at.Add(-time.Hour), now.Since)
 	require.True(t, now.Last.After(at))
 
 	at = shift(migration.ServerLife + time.Second)
-	require.NoError(t, m.Beat(ctx, s))
+	require.NoError(t, serving.Beat(ctx, s))
 	now = facts(t, m, 0).Seen[migration.DualWrite]
 	require.True(t, now.Since.After(at), "behind a gap it begins anew")
 	require.Equal(t, now.Since, now.Last)
@@ -112,13 +112,13 @@ func TestPhasesSeen(t *testing.T) {
 func TestFallbackHitsAreAddedUp(t *testing.T) {
 	t.Parallel()
 	rdb := redisserver.Start(t).Client(t)
-	m := NewMigrationState(rdb)
+	serving, m := NewMigrationState(redisserver.AsServer(t, rdb)), NewMigrationState(redisserver.AsOperator(t, rdb))
 	f := facts(t, m, 0)
 	require.Zero(t, f.FallbackHits)
 	require.True(t, f.LastFallback.IsZero())
-	require.NoError(t, m.AddHits(t.Context(), 3))
+	require.NoError(t, serving.AddHits(t.Context(), 3))
 	before := facts(t, m, 0)
-	require.NoError(t, m.AddHits(t.Context(), 4))
+	require.NoError(t, serving.AddHits(t.Context(), 4))
 	f = facts(t, m, 0)
 	require.Equal(t, int64(7), f.FallbackHits)
 	require.True(t, f.LastFallback.After(before.LastFallback))
@@ -130,7 +130,7 @@ func TestPassesAreKept(t *testing.T) {
 	t.Parallel()
 	rdb := redisserver.Start(t).Client(t)
 	ctx := t.Context()
-	m := NewMigrationState(rdb)
+	m := NewMigrationState(redisserver.AsOperator(t, rdb))
 	now, process, err := m.Now(ctx)
 	require.NoError(t, err)
 	require.Equal(t, processOf(rdb.Info(ctx, "server").Val()), process)
@@ -184,7 +184,7 @@ func TestAudit(t *testing.T) {
 	t.Parallel()
 	rdb := redisserver.Start(t).Client(t)
 	ctx := t.Context()
-	m := NewMigrationState(rdb)
+	m := NewMigrationState(redisserver.AsOperator(t, rdb))
 	e := migration.AuditEntry{
 		Who: migration.Operator{User: "root", Host: "ops-1"}, Action: migration.AuditForce, Detail: "relay migrate …\nreason: it's late",
 	}
@@ -213,7 +213,7 @@ func TestBareEntries(t *testing.T) {
 	t.Parallel()
 	rdb := redisserver.Start(t).Client(t)
 	ctx := t.Context()
-	m := NewMigrationState(rdb)
+	m := NewMigrationState(redisserver.AsOperator(t, rdb))
 	require.Equal(t, migration.Queue{}, facts(t, m, 100).Queue)
 	require.NoError(t, rdb.HSet(ctx, "ai:jobs:acme:held", record(fieldID, "acme:held")).Err())
 	for entry, bare := range map[string]int64{
@@ -249,8 +249,8 @@ func TestPredecessorsWorkersShow(t *testing.T) {
 	server := redisserver.Start(t)
 	rdb := server.Client(t)
 	ctx := t.Context()
-	m := NewMigrationState(rdb)
-	require.NoError(t, m.Beat(ctx, migration.Server{ID: "a", Phase: migration.NewOnly}))
+	serving, m := NewMigrationState(redisserver.AsServer(t, rdb)), NewMigrationState(redisserver.AsOperator(t, rdb))
+	require.NoError(t, serving.Beat(ctx, migration.Server{ID: "a", Phase: migration.NewOnly}))
 	f := facts(t, m, 0)
 	require.True(t, f.WorkersKnown)
 	require.Empty(t, f.Workers)
@@ -288,7 +288,8 @@ func TestPredecessorsWorkersShow(t *testing.T) {
 	require.Empty(t, facts(t, m, 0).Workers, "one of another database takes nothing of ours")
 	require.Len(t, facts(t, NewMigrationState(other()), 0).Workers, 1, "whichever is ours")
 
-	require.NoError(t, rdb.Do(ctx, "ACL", "SETUSER", "default", "-client|list").Err())
+	server.DeniesOnPurpose()
+	require.NoError(t, rdb.Do(ctx, "ACL", "SETUSER", redisserver.OperatorUser, "-client|list").Err())
 	f = facts(t, m, 0)
 	require.False(t, f.WorkersKnown)
 	require.Contains(t, reasons(migration.GateNewOnly, f), migration.ConditionWorkers)

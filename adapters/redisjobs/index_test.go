@@ -23,6 +23,7 @@ import (
 	"github.com/relay-jobs/relay/core/fault"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/core/usecase"
 	"github.com/relay-jobs/relay/core/workspace"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
@@ -71,7 +72,7 @@ func entries(t *testing.T, rdb *redis.Client, index string) []string {
 // complete makes new walks go by the index.
 func complete(t *testing.T, rdb *redis.Client) {
 	t.Helper()
-	marked, err := repositoryOf(rdb, migration.Legacy).MarkComplete(t.Context(), "")
+	marked, err := repositoryOf(t, rdb, migration.Legacy).MarkComplete(t.Context(), "")
 	require.NoError(t, err)
 	require.True(t, marked)
 }
@@ -113,7 +114,7 @@ func TestEnqueueFollowsTheNewestEntry(t *testing.T) {
 						followed, isAhead = max(followed, at), true
 					}
 				}
-				both := []*redisjobs.Repository{repositoryOf(rdb, phase), repositoryOf(rdb, phase)}
+				both := []*redisjobs.Repository{repositoryOf(t, rdb, phase), repositoryOf(t, rdb, phase)}
 				for i := range 12 {
 					d := draft(t, fmt.Sprint(ws, " ", i), "")
 					d.Workspace = ws
@@ -148,7 +149,7 @@ func TestEnqueueAtOnce(t *testing.T) {
 		t.Run(phase.String(), func(t *testing.T) {
 			t.Parallel()
 			server := redisserver.Start(t)
-			both := []*redisjobs.Repository{repositoryOf(server.Client(t), phase), repositoryOf(server.Client(t), phase)}
+			both := []*redisjobs.Repository{repositoryOf(t, server.Client(t), phase), repositoryOf(t, server.Client(t), phase)}
 			const callers, each = 8, 30
 			var wg sync.WaitGroup
 			for c := range callers {
@@ -203,7 +204,7 @@ func TestEnqueueBehindStrangeEntries(t *testing.T) {
 			for n := range 3 {
 				d := draft(t, fmt.Sprint(ws, " ", n), "")
 				d.Workspace = ws
-				_, err := repositoryOf(rdb, phase).Enqueue(t.Context(), d)
+				_, err := repositoryOf(t, rdb, phase).Enqueue(t.Context(), d)
 				require.NoError(t, err)
 				key := map[bool]string{true: "ai:jobs:", false: "ai:job:" + ws.String() + ":"}[phase.WritesOld()] + d.ID.String()
 				text := rdb.HGet(t.Context(), key, "enqueued_at").Val()
@@ -389,7 +390,7 @@ func TestIndexOfDifferingCopies(t *testing.T) {
 			rdb := redisserver.Start(t).Client(t)
 			complete(t, rdb)
 			storeAll(t, rdb, all)
-			r := repositoryOf(rdb, phase)
+			r := repositoryOf(t, rdb, phase)
 			var planted, wanted []string
 			neighbours := []string{"z", "zgarbage"}
 			for _, c := range all {
@@ -435,7 +436,7 @@ func TestIndexOfDifferingCopies(t *testing.T) {
 				for _, s := range statuses() {
 					requireServed(t, r, phase, s, byID)
 				}
-				pass(t, r, migration.IndexAll)
+				pass(t, rdb, phase, usecase.IndexJobsInput{})
 				slices.Sort(wanted)
 				require.Equal(t, wanted, entries(t, rdb, theIndex), "after %q and a pass the index says what the copies say", first)
 				for _, s := range statuses() {
@@ -479,7 +480,7 @@ func TestListAfterThePredecessor(t *testing.T) {
 			t.Run(fmt.Sprint(phase, ", mended by ", by), func(t *testing.T) {
 				t.Parallel()
 				rdb := redisserver.Start(t).Client(t)
-				r := repositoryOf(rdb, phase)
+				r := repositoryOf(t, rdb, phase)
 				complete(t, rdb)
 				mine := ids("mine", 7)
 				for _, id := range mine {
@@ -499,7 +500,7 @@ func TestListAfterThePredecessor(t *testing.T) {
 						}
 					}
 					if by == "a pass" {
-						pass(t, r, migration.IndexOld)
+						pass(t, rdb, phase, usecase.IndexJobsInput{Scope: migration.IndexOld})
 						require.Contains(t, list(s), mine[3])
 					}
 					require.NotContains(t, list(before), mine[3], "it is no longer %s", before)
@@ -513,7 +514,7 @@ func TestListAfterThePredecessor(t *testing.T) {
 
 				require.NoError(t, rdb.HSet(t.Context(), "ai:jobs:theirs", whole("job_id", "theirs")).Err())
 				require.NotContains(t, list(""), "theirs", "nobody told the index yet")
-				pass(t, r, migration.IndexOld)
+				pass(t, rdb, phase, usecase.IndexJobsInput{Scope: migration.IndexOld})
 				require.Contains(t, list(""), "theirs")
 				require.Contains(t, list(job.Pending), "theirs")
 				require.NoError(t, rdb.Del(t.Context(), "ai:jobs:theirs").Err())
@@ -554,9 +555,9 @@ func (c *commands) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 func requireBounded(t *testing.T, server *redisserver.Server, phase migration.Phase, q job.Query) []string {
 	t.Helper()
 	counted := &commands{}
-	rdb := server.Client(t)
+	rdb := redisserver.AsServer(t, server.Client(t))
 	rdb.AddHook(counted)
-	r := repositoryOf(rdb, phase)
+	r := redisjobs.New(rdb, phase, redisjobs.Options{Observer: &events{}})
 	for _, other := range []job.Status{"warm", "up"} { // the scripts are loaded
 		_, err := r.List(t.Context(), workspaceID(t, "nobody"), job.Query{Limit: 1, Status: other})
 		require.NoError(t, err)
@@ -691,7 +692,7 @@ func TestListOfLargeJobs(t *testing.T) {
 	server := redisserver.Start(t)
 	rdb := server.Client(t)
 	complete(t, rdb)
-	r := repositoryOf(rdb, migration.DualWrite)
+	r := repositoryOf(t, rdb, migration.DualWrite)
 	var want []string
 	for i, size := range []int{10, 300 << 10, 10, 1 << 20, 3 << 20, 500 << 10, 600 << 10, 10, 10, 1<<20 - 600, 900 << 10, 10} {
 		d := draft(t, fmt.Sprint("large ", i), "")
@@ -710,7 +711,7 @@ func TestListOfLargeJobs(t *testing.T) {
 func TestListReadsFewBodiesBeyondAPage(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
 	complete(t, rdb)
-	r := repositoryOf(rdb, migration.NewOnly)
+	r := repositoryOf(t, rdb, migration.NewOnly)
 	const size, large, small = 100 << 10, 200, 80
 	for i := range large + small {
 		d := draft(t, fmt.Sprint("job ", i), "")
@@ -743,7 +744,7 @@ func TestIndexOfAnotherType(t *testing.T) {
 		require.NoError(t, rdb.Del(t.Context(), theIndex).Err())
 		require.NoError(t, rdb.Set(t.Context(), theIndex, "text", 0).Err())
 		before := redisserver.Dump(t, rdb, "*")
-		r := repositoryOf(rdb, phase)
+		r := repositoryOf(t, rdb, phase)
 		for _, cursor := range []job.Cursor{{}, job.OrderCursor(job.Place{Micros: placeB, ID: jobID(t, "x")})} {
 			_, err := r.List(t.Context(), acme(t), job.Query{Limit: 10, Cursor: cursor})
 			require.Equal(t, fault.Internal, fault.KindOf(err), "%v", err)
@@ -774,7 +775,7 @@ func TestListWithoutMemory(t *testing.T) {
 			rdb := redisserver.Start(t, "--maxmemory", "8mb", "--maxmemory-policy", "noeviction").Client(t)
 			complete(t, rdb)
 			observed := &notMended{}
-			r := redisjobs.New(rdb, phase, redisjobs.Options{Observer: observed})
+			r := redisjobs.New(redisserver.AsServer(t, rdb), phase, redisjobs.Options{Observer: observed})
 			mine := ids("mine", 20)
 			write(t, rdb, "acme", mine, true, true)
 			for _, id := range mine {

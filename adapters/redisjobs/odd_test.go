@@ -28,7 +28,7 @@ func TestWritersWithoutRevLeaveATrace(t *testing.T) {
 		},
 		"a move": func(t *testing.T, rdb *redis.Client) {
 			t.Helper()
-			require.NoError(t, repositoryOf(rdb, migration.DualWrite).Move(ctx, ref.Workspace, id, job.Move{To: job.Completed}))
+			require.NoError(t, repositoryOf(t, rdb, migration.DualWrite).Move(ctx, ref.Workspace, id, job.Move{To: job.Completed}))
 		},
 	} {
 		for change, traced := range map[string]bool{"nothing": false, "without rev": true, "with rev": false} {
@@ -43,9 +43,9 @@ func TestWritersWithoutRevLeaveATrace(t *testing.T) {
 				case "without rev":
 					require.NoError(t, rdb.HSet(ctx, "ai:jobs:one", "status", "running", "started_at", "2026-11-21T19:28:55.017837+00:00").Err())
 				case "with rev":
-					require.NoError(t, repositoryOf(rdb, migration.ReadRouting).Move(ctx, ref.Workspace, id, job.Move{To: job.Running}))
+					require.NoError(t, repositoryOf(t, rdb, migration.ReadRouting).Move(ctx, ref.Workspace, id, job.Move{To: job.Running}))
 				default:
-					require.NoError(t, repositoryOf(rdb, migration.DualWrite).Move(ctx, ref.Workspace, id, job.Move{To: job.Running}))
+					require.NoError(t, repositoryOf(t, rdb, migration.DualWrite).Move(ctx, ref.Workspace, id, job.Move{To: job.Running}))
 				}
 				before, err := rdb.Time(ctx).Result()
 				require.NoError(t, err)

@@ -25,9 +25,15 @@ type restless struct{}
 func (restless) Now() time.Time                                   { return time.Now() }
 func (restless) Sleep(ctx context.Context, _ time.Duration) error { return ctx.Err() }
 
-func pass(t *testing.T, r *redisjobs.Repository, scope migration.IndexScope) migration.IndexCounts {
+// pass makes one with the rights of whoever makes it: operators go over everything, servers sweep the rest.
+func pass(t *testing.T, rdb *redis.Client, phase migration.Phase, in usecase.IndexJobsInput) migration.IndexCounts {
 	t.Helper()
-	counts, err := usecase.IndexJobs{Index: r, Clock: restless{}}.Do(t.Context(), usecase.IndexJobsInput{Scope: scope}, nil)
+	as := redisserver.AsServer
+	if in.Scope == migration.IndexAll {
+		as = redisserver.AsOperator
+	}
+	index := redisjobs.New(as(t, rdb), phase, redisjobs.Options{Observer: &events{}})
+	counts, err := usecase.IndexJobs{Index: index, Clock: restless{}}.Do(t.Context(), in, nil)
 	require.NoError(t, err)
 	return counts
 }
@@ -43,7 +49,7 @@ func TestPassTakesExpiredJobsOut(t *testing.T) {
 				t.Parallel()
 				rdb := redisserver.Start(t).Client(t)
 				complete(t, rdb)
-				r := redisjobs.New(rdb, phase, redisjobs.Options{Observer: &events{}, Retention: 50 * time.Millisecond})
+				r := redisjobs.New(redisserver.AsServer(t, rdb), phase, redisjobs.Options{Observer: &events{}, Retention: 50 * time.Millisecond})
 				oldest := ids("oldest", 150) // never finished: more of them than a step looks at
 				for _, id := range oldest {
 					_, err := r.Enqueue(t.Context(), draft(t, id, ""))
@@ -67,7 +73,7 @@ func TestPassTakesExpiredJobsOut(t *testing.T) {
 				require.Eventually(t, func() bool { return keys() == 350 }, 10*time.Second, 10*time.Millisecond)
 				require.EqualValues(t, 1500, rdb.ZCard(t.Context(), theIndex).Val())
 				for range 20 {
-					pass(t, r, scope)
+					pass(t, rdb, phase, usecase.IndexJobsInput{Scope: scope})
 				}
 				left := rdb.ZCard(t.Context(), theIndex).Val()
 				require.GreaterOrEqual(t, left, int64(700))
@@ -83,7 +89,7 @@ func TestPassTakesExpiredJobsOut(t *testing.T) {
 // TestTrimStepByStep: the oldest first, and more while there are any.
 func TestTrimStepByStep(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
-	r := repositoryOf(rdb, migration.DualWrite)
+	r := repositoryOf(t, rdb, migration.DualWrite)
 	var gone []string
 	for i := range 250 {
 		gone = append(gone, entryAt("z", placeA+int64(i), fmt.Sprint("gone-", i)), entryAt("c", placeA+int64(i), fmt.Sprint("gone-", i)))
@@ -135,7 +141,7 @@ func TestTrimStepByStep(t *testing.T) {
 func TestPassOverEverythingTrimsAll(t *testing.T) {
 	t.Parallel()
 	rdb := redisserver.Start(t).Client(t)
-	r := repositoryOf(rdb, migration.DualWrite)
+	r := repositoryOf(t, rdb, migration.DualWrite)
 	kept := ids("kept", 2000)
 	for _, id := range kept {
 		_, err := r.Enqueue(t.Context(), draft(t, id, ""))
@@ -148,16 +154,15 @@ func TestPassOverEverythingTrimsAll(t *testing.T) {
 	require.NoError(t, rdb.Del(t.Context(), gone...).Err())
 	plant(t, rdb, theIndex, "z", "garbage", "z12345", "", "x"+entryAt("", placeA, kept[0]), entryAt("f", placeA, "state alone"))
 	before := entries(t, rdb, theIndex)
-	dry, err := usecase.IndexJobs{Index: r, Clock: restless{}}.Do(t.Context(), usecase.IndexJobsInput{DryRun: true}, nil)
-	require.NoError(t, err)
+	dry := pass(t, rdb, migration.DualWrite, usecase.IndexJobsInput{DryRun: true})
 	require.Equal(t, before, entries(t, rdb, theIndex))
 	require.EqualValues(t, 15+6, dry.Dropped)
 	require.Zero(t, dry.Mended)
-	counts := pass(t, r, migration.IndexAll)
+	counts := pass(t, rdb, migration.DualWrite, usecase.IndexJobsInput{})
 	require.Equal(t, dry, counts)
 	require.Len(t, entries(t, rdb, theIndex), 2*(2000-15))
-	require.Zero(t, pass(t, r, migration.IndexAll).Dropped)
-	_, _, err = r.TrimAll(t.Context(), workspace.ID{}, "", false)
+	require.Zero(t, pass(t, rdb, migration.DualWrite, usecase.IndexJobsInput{}).Dropped)
+	_, _, err := r.TrimAll(t.Context(), workspace.ID{}, "", false)
 	require.Error(t, err)
 }
 
@@ -167,7 +172,7 @@ func TestBatchNamesTheProcess(t *testing.T) {
 	seen := map[string]bool{}
 	for range 2 {
 		rdb := server.Client(t)
-		batch, err := repositoryOf(rdb, migration.Legacy).Batch(t.Context(), migration.IndexAll, 0, false)
+		batch, err := repositoryOf(t, rdb, migration.Legacy).Batch(t.Context(), migration.IndexAll, 0, false)
 		require.NoError(t, err)
 		info, err := rdb.InfoMap(t.Context(), "server").Result()
 		require.NoError(t, err)
@@ -208,12 +213,11 @@ func TestPassOverThePredecessorsKeys(t *testing.T) {
 		want["ai:index:"+ws.String()] = append(want["ai:index:"+ws.String()], entriesOf(hash)...)
 	}
 	require.Greater(t, jobs, int64(500))
-	r := repositoryOf(rdb, migration.ReadRouting)
+	r := repositoryOf(t, rdb, migration.ReadRouting)
 	before := redisserver.Dump(t, rdb, "*")
-	dry, err := usecase.IndexJobs{Index: r, Clock: restless{}}.Do(t.Context(), usecase.IndexJobsInput{DryRun: true}, nil)
-	require.NoError(t, err)
+	dry := pass(t, rdb, migration.ReadRouting, usecase.IndexJobsInput{DryRun: true})
 	require.Equal(t, before, redisserver.Dump(t, rdb, "*"))
-	counts := pass(t, r, migration.IndexAll)
+	counts := pass(t, rdb, migration.ReadRouting, usecase.IndexJobsInput{})
 	require.Equal(t, dry.Scanned, counts.Scanned)
 	require.Equal(t, dry.Ignored, counts.Ignored)
 	require.GreaterOrEqual(t, counts.Mended+counts.Identical, jobs, "and stubs beside a whole copy")
@@ -226,7 +230,7 @@ func TestPassOverThePredecessorsKeys(t *testing.T) {
 	complete, err := r.Complete(t.Context())
 	require.NoError(t, err)
 	require.True(t, complete)
-	again := pass(t, r, migration.IndexAll)
+	again := pass(t, rdb, migration.ReadRouting, usecase.IndexJobsInput{})
 	require.Zero(t, again.Mended)
 	require.Zero(t, again.Dropped)
 	require.Equal(t, counts.Mended+counts.Identical, again.Identical)
@@ -245,7 +249,7 @@ func TestPassBesideAnotherType(t *testing.T) {
 	write(t, rdb, "globex", []string{"theirs"}, true, true)
 	require.NoError(t, rdb.Set(t.Context(), "ai:index:globex", "no index", 0).Err())
 	require.NoError(t, rdb.HSet(t.Context(), "ai:jobs:mine", whole("job_id", "mine")).Err())
-	counts := pass(t, repositoryOf(rdb, migration.DualWrite), migration.IndexAll)
+	counts := pass(t, rdb, migration.DualWrite, usecase.IndexJobsInput{})
 	require.EqualValues(t, 1, counts.Mended)
 	require.Equal(t, entriesSorted("mine"), entries(t, rdb, theIndex))
 	indexes, err := rdb.Keys(t.Context(), "ai:index:*").Result()
@@ -264,7 +268,7 @@ func TestClaimEmpty(t *testing.T) {
 		"nothing": func(*redis.Client) {},
 		"a turn to sweep": func(rdb *redis.Client) {
 			for _, scope := range []migration.IndexScope{migration.IndexOld, migration.IndexEntries} {
-				mine, err := repositoryOf(rdb, migration.DualWrite).TakeSweep(t.Context(), scope, "a server", time.Hour)
+				mine, err := repositoryOf(t, rdb, migration.DualWrite).TakeSweep(t.Context(), scope, "a server", time.Hour)
 				require.NoError(t, err)
 				require.True(t, mine)
 			}
@@ -282,7 +286,7 @@ func TestClaimEmpty(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rdb := redisserver.Start(t).Client(t)
 			plantIn(rdb)
-			r := repositoryOf(rdb, migration.DualWrite)
+			r := repositoryOf(t, rdb, migration.DualWrite)
 			require.NoError(t, r.ClaimEmpty(t.Context()))
 			complete, err := r.Complete(t.Context())
 			require.NoError(t, err)
@@ -298,19 +302,19 @@ func TestClaimEmpty(t *testing.T) {
 // TestMarkComplete: a server process that took another's place may lack the last of its writes.
 func TestMarkComplete(t *testing.T) {
 	server := redisserver.Start(t)
-	r := repositoryOf(server.Client(t), migration.NewOnly)
+	r := repositoryOf(t, server.Client(t), migration.NewOnly)
 	batch, err := r.Batch(t.Context(), migration.IndexAll, 0, false)
 	require.NoError(t, err)
 	require.NoError(t, server.Kill())
 	require.NoError(t, server.Restart(t.Context()))
-	r = repositoryOf(server.Client(t), migration.NewOnly)
+	r = repositoryOf(t, server.Client(t), migration.NewOnly)
 	marked, err := r.MarkComplete(t.Context(), batch.Process)
 	require.NoError(t, err)
 	require.False(t, marked)
 	complete, err := r.Complete(t.Context())
 	require.NoError(t, err)
 	require.False(t, complete)
-	pass(t, r, migration.IndexAll)
+	pass(t, server.Client(t), migration.NewOnly, usecase.IndexJobsInput{})
 	complete, err = r.Complete(t.Context())
 	require.NoError(t, err)
 	require.True(t, complete)
@@ -319,7 +323,7 @@ func TestMarkComplete(t *testing.T) {
 // TestTakeSweep: one server at a time has a scope's turn, until it gives it up or lets it end.
 func TestTakeSweep(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
-	r := repositoryOf(rdb, migration.DualWrite)
+	r := repositoryOf(t, rdb, migration.DualWrite)
 	take := func(scope migration.IndexScope, holder string, turn time.Duration) bool {
 		mine, err := r.TakeSweep(t.Context(), scope, holder, turn)
 		require.NoError(t, err)

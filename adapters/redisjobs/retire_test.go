@@ -127,7 +127,7 @@ func retireOne(t *testing.T, o *OldCopies, ref migration.JobRef, dry bool) migra
 
 func TestRetireOutcomes(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
-	one, old := acmeJob(t, "1"), NewOldCopies(rdb)
+	one, old := acmeJob(t, "1"), NewOldCopies(redisserver.AsOperator(t, rdb))
 	reached := map[migration.RetireOutcome]bool{migration.RetireWrongType: true} // below
 	for name, c := range retireCases() {
 		t.Run(name, func(t *testing.T) {
@@ -171,7 +171,7 @@ func TestRetireOutcomes(t *testing.T) {
 
 func TestRetireLeavesOtherTypes(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
-	ctx, old := t.Context(), NewOldCopies(rdb)
+	ctx, old := t.Context(), NewOldCopies(redisserver.AsOperator(t, rdb))
 	for _, key := range []string{"ai:jobs:1", "ai:job:acme:1"} {
 		require.NoError(t, rdb.Del(ctx, "ai:jobs:1", "ai:job:acme:1").Err())
 		require.NoError(t, rdb.HSet(ctx, "ai:jobs:1", record()).Err())
@@ -193,7 +193,7 @@ func TestRetireLeavesOtherTypes(t *testing.T) {
 // since.
 func TestWhatChangesBehindTheLookIsNotRemoved(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
-	ctx, old, one := t.Context(), NewOldCopies(rdb), acmeJob(t, "1")
+	ctx, old, one := t.Context(), NewOldCopies(redisserver.AsOperator(t, rdb)), acmeJob(t, "1")
 	require.NoError(t, rdb.HSet(ctx, "ai:jobs:1", record()).Err())
 	require.NoError(t, rdb.HSet(ctx, "ai:job:acme:1", record()).Err())
 	require.Equal(t, migration.RetireRemoved, retireOne(t, old, one, true).Outcome)
@@ -204,7 +204,7 @@ func TestWhatChangesBehindTheLookIsNotRemoved(t *testing.T) {
 
 func TestHeld(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
-	ctx, old := t.Context(), NewOldCopies(rdb)
+	ctx, old := t.Context(), NewOldCopies(redisserver.AsOperator(t, rdb))
 	stub := hash{fieldStatus: "running"}
 	var refs []migration.JobRef
 	var want []migration.Held
@@ -245,7 +245,7 @@ func TestHeld(t *testing.T) {
 
 func TestRetireCheckpoints(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
-	ctx, old := t.Context(), NewOldCopies(rdb)
+	ctx, old := t.Context(), NewOldCopies(redisserver.AsOperator(t, rdb))
 	acme := acmeJob(t, "1").Workspace
 	kept, err := old.RetireCheckpoint(ctx)
 	require.NoError(t, err)
@@ -287,7 +287,7 @@ func TestRetireUnderWriters(t *testing.T) {
 	})
 	require.NoError(t, err)
 
-	old := NewOldCopies(rdb)
+	old := NewOldCopies(redisserver.AsOperator(t, rdb))
 	// The removal goes up and the writers go down, as fast as each other: they race where they meet.
 	const step = 20
 	turns := make(chan struct{}, step)
@@ -295,7 +295,7 @@ func TestRetireUnderWriters(t *testing.T) {
 	var wg sync.WaitGroup
 	for w := range writers {
 		client := server.Client(t)
-		relay := New(client, migration.NewOnly, Options{Observer: contract.Unobserved{}})
+		relay := New(redisserver.AsServer(t, client), migration.NewOnly, Options{Observer: contract.Unobserved{}})
 		wg.Go(func() {
 			for i := jobs - writers + w; i >= 0; i -= writers {
 				<-turns

@@ -54,7 +54,7 @@ func TestCompareSendsNoBodyInVain(t *testing.T) {
 	ctx, ref := t.Context(), acmeJob(t, "1")
 	keys := indexedKeys(ref.Workspace, ref.ID)
 	facts := func() migration.JobFacts {
-		found, err := NewCopies(rdb).Compare(ctx, []migration.JobRef{ref})
+		found, err := NewCopies(redisserver.AsOperator(t, rdb)).Compare(ctx, []migration.JobRef{ref})
 		require.NoError(t, err)
 		return found[0]
 	}
@@ -108,13 +108,13 @@ func TestCompareTellsWhoWroteWithoutRev(t *testing.T) {
 					require.NoError(t, rdb.HSet(ctx, keys[i], fields).Err())
 				}
 			}
-			copies := NewCopies(rdb)
+			copies := NewCopies(redisserver.AsOperator(t, rdb))
 			for range 2 {
 				found, err := copies.Compare(ctx, []migration.JobRef{ref})
 				require.NoError(t, err)
 				require.Equal(t, micros(c.want), found[0].WithoutRev)
 				// With its index entries right, a job of equal copies is told in short.
-				_, err = New(rdb, migration.DualWrite, Options{}).indexJobs(ctx, []indexCall{{ws: ref.Workspace, id: ref.ID}}, false)
+				_, err = New(redisserver.AsServer(t, rdb), migration.DualWrite, Options{}).indexJobs(ctx, []indexCall{{ws: ref.Workspace, id: ref.ID}}, false)
 				require.NoError(t, err)
 			}
 		})

@@ -136,8 +136,9 @@ func requireTimes(t *testing.T, want []string, times map[string]int, most int) {
 	}
 }
 
-func repositoryOf(rdb *redis.Client, phase migration.Phase) *redisjobs.Repository {
-	return redisjobs.New(rdb, phase, redisjobs.Options{Observer: &events{}})
+func repositoryOf(t *testing.T, rdb *redis.Client, phase migration.Phase) *redisjobs.Repository {
+	t.Helper()
+	return redisjobs.New(redisserver.AsServer(t, rdb), phase, redisjobs.Options{Observer: &events{}})
 }
 
 // TestWalkWhileBucketsChange: pages that end inside a bucket of Redis' table, while the job that they ended with is
@@ -162,7 +163,7 @@ func TestWalkWhileBucketsChange(t *testing.T) {
 					stays[id] = true
 				}
 				cut, made := 0, 0
-				times := walk(t, only(repositoryOf(rdb, phase)), acme(t), job.Query{Limit: limit}, func(found []string, next job.Cursor) {
+				times := walk(t, only(repositoryOf(t, rdb, phase)), acme(t), job.Query{Limit: limit}, func(found []string, next job.Cursor) {
 					_, _, after, _ := next.Scan()
 					if after.IsZero() {
 						return
@@ -201,7 +202,7 @@ func TestWalkWhileTheTableShrinks(t *testing.T) {
 				settle(t, rdb)
 				size := tableSize(t, rdb)
 				cut := 0
-				times := walk(t, only(repositoryOf(rdb, phase)), acme(t), job.Query{Limit: 1}, func(_ []string, next job.Cursor) {
+				times := walk(t, only(repositoryOf(t, rdb, phase)), acme(t), job.Query{Limit: 1}, func(_ []string, next job.Cursor) {
 					_, _, after, _ := next.Scan()
 					if after.IsZero() {
 						return
@@ -233,7 +234,7 @@ func TestWalkWhileTheTableGrows(t *testing.T) {
 			write(t, rdb, "acme", mine[:600], true, true)
 			write(t, rdb, "acme", mine[600:], false, true)
 			size, pages := tableSize(t, rdb), 0
-			times := walk(t, only(repositoryOf(rdb, migration.DualWrite)), acme(t), job.Query{Limit: limit}, func([]string, job.Cursor) {
+			times := walk(t, only(repositoryOf(t, rdb, migration.DualWrite)), acme(t), job.Query{Limit: limit}, func([]string, job.Cursor) {
 				if pages++; pages < 20 {
 					write(t, rdb, "acme-eu", ids(fmt.Sprint("other-", pages), 800), false, true)
 				}
@@ -271,16 +272,16 @@ func TestWalkThroughManyKeys(t *testing.T) {
 			want = append(want, onlyNew...)
 		}
 		for _, limit := range []int{150, 1000} {
-			times := walk(t, only(repositoryOf(rdb, phase)), acme(t), job.Query{Limit: limit}, nil)
+			times := walk(t, only(repositoryOf(t, rdb, phase)), acme(t), job.Query{Limit: limit}, nil)
 			require.Len(t, times, len(want), "%s, limit %d", phase, limit)
 			requireTimes(t, want, times, 1)
 		}
-		none := walk(t, only(repositoryOf(rdb, phase)), acme(t), job.Query{Limit: 1000, Status: job.Failed}, nil)
+		none := walk(t, only(repositoryOf(t, rdb, phase)), acme(t), job.Query{Limit: 1000, Status: job.Failed}, nil)
 		require.Empty(t, none)
 	}
-	eu := walk(t, only(repositoryOf(rdb, migration.DualWrite)), workspaceID(t, "acme-eu"), job.Query{Limit: 1000}, nil)
+	eu := walk(t, only(repositoryOf(t, rdb, migration.DualWrite)), workspaceID(t, "acme-eu"), job.Query{Limit: 1000}, nil)
 	require.Len(t, eu, 6500)
-	require.Empty(t, walk(t, only(repositoryOf(rdb, migration.DualWrite)), workspaceID(t, "acm"), job.Query{Limit: 1000}, nil))
+	require.Empty(t, walk(t, only(repositoryOf(t, rdb, migration.DualWrite)), workspaceID(t, "acm"), job.Query{Limit: 1000}, nil))
 }
 
 // TestWalkThroughTwoPhases: pages asked of two servers whose flags differ by one step, in turn or from some page on,
@@ -319,7 +320,7 @@ func TestWalkThroughTwoPhases(t *testing.T) {
 						must = append(must, id)
 					}
 				}
-				servers := [2]*redisjobs.Repository{repositoryOf(rdb, pair[0]), repositoryOf(rdb, pair[1])}
+				servers := [2]*redisjobs.Repository{repositoryOf(t, rdb, pair[0]), repositoryOf(t, rdb, pair[1])}
 				for _, limit := range []int{1, 5, 30} {
 					for _, from := range []int{1, 2, 5, 20, 60} {
 						times := walk(t, func(pages int) *redisjobs.Repository {
@@ -357,7 +358,7 @@ func TestWalkFromThePredecessorsCursor(t *testing.T) {
 	write(t, rdb, "acme", onlyNew, false, true)
 	settle(t, rdb)
 	for _, phase := range migration.Phases() {
-		r := repositoryOf(rdb, phase)
+		r := repositoryOf(t, rdb, phase)
 		for _, pos := range []string{"0", "1", "64", "255", "9223372036854775808", "18446744073709551615"} {
 			var given [2]map[string]int
 			for i, text := range []string{pos, "new:" + pos + ":old:0"} {

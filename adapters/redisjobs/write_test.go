@@ -122,8 +122,15 @@ func isFresher(old, new map[string]string) bool { //nolint:revive // the names o
 
 // world is a server with one job's keys in some state, and bystanders that no write may touch.
 type world struct {
-	rdb    *redis.Client
+	rdb    *redis.Client // the test's own
+	relay  *redis.Client
 	events *events
+}
+
+func newWorld(t *testing.T, redisArgs ...string) world {
+	t.Helper()
+	rdb := redisserver.Start(t, redisArgs...).Client(t)
+	return world{rdb: rdb, relay: redisserver.AsServer(t, rdb), events: &events{}}
 }
 
 func put(t *testing.T, rdb *redis.Client, key string, s stored) {
@@ -172,7 +179,7 @@ func eachState(t *testing.T, f func(t *testing.T, w world, phase migration.Phase
 	for _, phase := range migration.Phases() {
 		t.Run(phase.String(), func(t *testing.T) {
 			t.Parallel()
-			w := world{rdb: redisserver.Start(t).Client(t)}
+			w := newWorld(t)
 			require.NoError(t, w.rdb.HSet(t.Context(), otherNewKey, whole("workspace_id", "acme-eu", "actor_id", "user-9")).Err())
 			for _, o := range inOld() {
 				for _, n := range inNew() {
@@ -190,7 +197,7 @@ func eachState(t *testing.T, f func(t *testing.T, w world, phase migration.Phase
 }
 
 func (w world) repository(phase migration.Phase) *redisjobs.Repository {
-	return redisjobs.New(w.rdb, phase, redisjobs.Options{Observer: w.events})
+	return redisjobs.New(w.relay, phase, redisjobs.Options{Observer: w.events})
 }
 
 // seen gives what a phase's plan lets a write see.
@@ -434,7 +441,7 @@ func TestEnqueuedHashIsThePredecessors(t *testing.T) {
 		d := draft(t, "golden "+phase.String(), "golden "+phase.String())
 		d.TraceParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 		d.Params = "{\"ü\": \"\\u00fc — \\\"quoted\\\"\", \"n\": 1.0e2,   \"a\":[ ]}" // stored as it is given
-		_, err := redisjobs.New(rdb, phase, redisjobs.Options{Observer: &events{}}).Enqueue(t.Context(), d)
+		_, err := redisjobs.New(redisserver.AsServer(t, rdb), phase, redisjobs.Options{Observer: &events{}}).Enqueue(t.Context(), d)
 		require.NoError(t, err)
 		for key, isWritten := range map[string]bool{
 			"ai:jobs:" + d.ID.String(): phase.WritesOld(), "ai:job:acme:" + d.ID.String(): phase.WritesNew(),
@@ -463,7 +470,7 @@ func TestUnknownStatusIsNeverMoved(t *testing.T) {
 			put(t, rdb, theNewKey, stored{hash: whole("status", status)})
 			before := redisserver.Dump(t, rdb, "*")
 			for _, to := range job.Statuses() {
-				err := repositoryOf(rdb, phase).Move(t.Context(), acme(t), jobID(t, theID), job.Move{To: to})
+				err := repositoryOf(t, rdb, phase).Move(t.Context(), acme(t), jobID(t, theID), job.Move{To: to})
 				require.Equal(t, fault.Conflict, fault.KindOf(err), "%q to %s: %v", status, to, err)
 			}
 			require.Equal(t, before, redisserver.Dump(t, rdb, "*"))
@@ -476,7 +483,7 @@ func TestMoveOfExpiredCopies(t *testing.T) {
 	for _, phase := range migration.Phases() {
 		t.Run(phase.String(), func(t *testing.T) {
 			t.Parallel()
-			w := world{rdb: redisserver.Start(t).Client(t), events: &events{}}
+			w := newWorld(t)
 			short := stored{hash: whole(), ttl: time.Millisecond}
 			put(t, w.rdb, theOldKey, short)
 			put(t, w.rdb, theNewKey, short)
@@ -497,7 +504,7 @@ func TestRetentionIsOnEveryCopy(t *testing.T) {
 	for _, phase := range migration.Phases() {
 		put(t, rdb, theOldKey, stored{hash: whole("rev", "2"), ttl: time.Hour})
 		put(t, rdb, theNewKey, stored{hash: whole("rev", "2")})
-		r := redisjobs.New(rdb, phase, redisjobs.Options{Observer: &events{}, Retention: 5 * time.Hour})
+		r := redisjobs.New(redisserver.AsServer(t, rdb), phase, redisjobs.Options{Observer: &events{}, Retention: 5 * time.Hour})
 		require.NoError(t, r.Move(t.Context(), acme(t), jobID(t, theID), job.Move{To: job.Failed, Error: "no"}))
 		var written []string
 		if phase.WritesOld() {
@@ -537,7 +544,7 @@ func TestWrongTypesInTheWay(t *testing.T) {
 			t.Run(fmt.Sprint(phase, " ", key), func(t *testing.T) {
 				require.NoError(t, rdb.SAdd(t.Context(), key, "a set").Err())
 				before := redisserver.Dump(t, rdb, "*")
-				r := redisjobs.New(rdb, phase, redisjobs.Options{Observer: &events{}})
+				r := redisjobs.New(redisserver.AsServer(t, rdb), phase, redisjobs.Options{Observer: &events{}})
 				_, err := r.Enqueue(t.Context(), draft(t, "fresh", "req 1"))
 				require.Equal(t, fault.Internal, fault.KindOf(err), "%v", err)
 				require.Equal(t, before, redisserver.Dump(t, rdb, "*"))
@@ -552,7 +559,7 @@ func TestMemoryReached(t *testing.T) {
 	for _, phase := range migration.Phases() {
 		t.Run(phase.String(), func(t *testing.T) {
 			t.Parallel()
-			w := world{rdb: redisserver.Start(t, "--maxmemory", "8mb", "--maxmemory-policy", "noeviction").Client(t), events: &events{}}
+			w := newWorld(t, "--maxmemory", "8mb", "--maxmemory-policy", "noeviction")
 			r := w.repository(phase)
 			// A copy that only the other schema holds would have to be made whole first.
 			put(t, w.rdb, theOldKey, stored{hash: whole("rev", "2")})
@@ -628,7 +635,7 @@ func jobID(t *testing.T, text string) job.ID {
 // nothing else. The move starts from that copy, whose content differs at an equal rev.
 func TestMoveKeepsAResultThatAnotherWriterLeftAlone(t *testing.T) {
 	t.Parallel()
-	w := world{rdb: redisserver.Start(t).Client(t), events: &events{}}
+	w := newWorld(t)
 	jobs := w.repository(migration.DualWrite)
 	d := draft(t, "left alone", "")
 	_, err := jobs.Enqueue(t.Context(), d)

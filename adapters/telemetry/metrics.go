@@ -70,7 +70,7 @@ func NewMetrics(build Build, labelCap int) *Metrics {
 			Help: "Workspace mismatches that were neither counted nor logged, because too many came at once.",
 		}),
 		requests: newSeries(unbounded, nil, func(r request) exemplarObserver {
-			return requests.WithLabelValues(r.route, r.method, strconv.Itoa(r.status)).(exemplarObserver)
+			return requests.WithLabelValues(r.route, r.method, strconv.Itoa(r.status)).(exemplarObserver) //nolint:forcetypeassert // safe for histograms, says the library
 		}),
 		commands: newSeries(unbounded, nil, func(name string) prometheus.Observer { return commands.WithLabelValues(name) }),
 	}

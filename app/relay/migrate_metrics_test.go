@@ -62,7 +62,7 @@ func TestBackfillTellsItsCounts(t *testing.T) {
 	var stderr harness.Buffer
 	cmd := exec.CommandContext(t.Context(), harness.Binary(t), "migrate", "backfill", "--execute", "--rate=20", "--batch-size=10",
 		"--metrics-addr=127.0.0.1:0", "--pushgateway="+url)
-	cmd.Env, cmd.Stderr = []string{"REDIS_URL=" + server.URL()}, &stderr
+	cmd.Env, cmd.Stderr = []string{"REDIS_URL=" + server.OperatorURL()}, &stderr
 	require.NoError(t, cmd.Start())
 	said := regexp.MustCompile(`metrics at (http://\S+/metrics)\n`)
 	require.Eventually(t, func() bool { return said.MatchString(stderr.String()) }, waitLimit, 10*time.Millisecond)
@@ -78,7 +78,7 @@ func TestBackfillTellsItsCounts(t *testing.T) {
 	sum := countsOf(t, *pushed.Load())
 	require.Positive(t, sum["succeeded"])
 
-	code, stdout, errs := harness.Run(t, dualWrite(server.URL()), "migrate", "backfill", "--execute", "--rate=0", "--json",
+	code, stdout, errs := harness.Run(t, dualWrite(server.OperatorURL()), "migrate", "backfill", "--execute", "--rate=0", "--json",
 		"--pushgateway="+url+"/")
 	require.Equal(t, app.ExitDiffers, code, errs)
 	for result, n := range countsOf(t, *pushed.Load()) {
@@ -110,7 +110,7 @@ func TestMetricsTakeNothingFromABackfill(t *testing.T) {
 	before := redisserver.Dump(t, rdb, "*")
 	url, pushed := gateway(t)
 	backfill := func(args ...string) (int, string) {
-		code, _, stderr := harness.Run(t, dualWrite(server.URL()), append([]string{"migrate", "backfill", "--rate=0"}, args...)...)
+		code, _, stderr := harness.Run(t, dualWrite(server.OperatorURL()), append([]string{"migrate", "backfill", "--rate=0"}, args...)...)
 		return code, stderr
 	}
 	for _, args := range [][]string{

@@ -30,7 +30,7 @@ type operated struct {
 func operate(t *testing.T) operated {
 	t.Helper()
 	server := redisserver.Start(t)
-	return operated{t, server.URL(), server.Client(t)}
+	return operated{t, server.OperatorURL(), server.Client(t)}
 }
 
 // migrate runs a command and asks for its exit code.

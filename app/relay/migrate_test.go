@@ -27,7 +27,7 @@ func TestMigrateMovesThePredecessorsJobs(t *testing.T) {
 	rdb := server.Client(t)
 	redisserver.Load(t, rdb, redisserver.ReadFixture(t, "../../tests/migration/testdata/predecessor.jsonl"))
 	migrate := func(args ...string) (int, string, string) {
-		return harness.Run(t, dualWrite(server.URL()), append([]string{"migrate"}, args...)...)
+		return harness.Run(t, dualWrite(server.OperatorURL()), append([]string{"migrate"}, args...)...)
 	}
 	before := redisserver.Dump(t, rdb, "*")
 
@@ -72,7 +72,7 @@ func TestMigrateMovesThePredecessorsJobs(t *testing.T) {
 	require.NotEmpty(t, audit)
 	for _, entry := range audit {
 		for _, value := range entry.Values {
-			require.NotContains(t, value, server.URL())
+			require.NotContains(t, value, redisserver.Password)
 		}
 	}
 }
@@ -85,7 +85,7 @@ func TestMigrateGoesOnWhereItWasInterrupted(t *testing.T) {
 	redisserver.Load(t, rdb, redisserver.ReadFixture(t, "../../tests/migration/testdata/predecessor.jsonl"))
 	var stdout, stderr strings.Builder
 	cmd := exec.CommandContext(t.Context(), harness.Binary(t), "migrate", "backfill", "--execute", "--rate=20", "--batch-size=10")
-	cmd.Env, cmd.Stdout, cmd.Stderr = []string{"REDIS_URL=" + server.URL()}, &stdout, &stderr
+	cmd.Env, cmd.Stdout, cmd.Stderr = []string{"REDIS_URL=" + server.OperatorURL()}, &stdout, &stderr
 	require.NoError(t, cmd.Start())
 	require.Eventually(t, func() bool {
 		return rdb.Exists(t.Context(), "ai:backfill-checkpoint:new").Val() > 0
@@ -96,7 +96,7 @@ func TestMigrateGoesOnWhereItWasInterrupted(t *testing.T) {
 	require.Regexp(t, `relay: interrupted: \d+ keys, .*; run it again to go on`, stderr.String())
 	require.Regexp(t, `(?s)^scanned +[1-9]\d*\n.*errors +0\nat the end +no: .*recorded for the gates +no: it is not at the end\n$`, stdout.String())
 	require.EqualValues(t, 1, rdb.Exists(t.Context(), "ai:backfill-checkpoint:new").Val())
-	code, whole, _ := harness.Run(t, dualWrite(server.URL()), "migrate", "backfill", "--execute", "--rate=0")
+	code, whole, _ := harness.Run(t, dualWrite(server.OperatorURL()), "migrate", "backfill", "--execute", "--rate=0")
 	require.Equal(t, app.ExitDiffers, code)
 	require.Regexp(t, `scanned +507\n`, whole, "both runs together met each key once")
 	require.Regexp(t, `recorded for the gates +no: it went on where an earlier run ended\n$`, whole)
@@ -112,7 +112,7 @@ func TestMigrateTellsWhatAFaultEnded(t *testing.T) {
 	redisserver.Load(t, rdb, redisserver.ReadFixture(t, "../../tests/migration/testdata/predecessor.jsonl"))
 	var stdout, stderr strings.Builder
 	cmd := exec.CommandContext(t.Context(), harness.Binary(t), "migrate", "backfill", "--execute", "--rate=20", "--batch-size=10", "--json")
-	cmd.Env, cmd.Stdout, cmd.Stderr = []string{"REDIS_URL=" + server.URL()}, &stdout, &stderr
+	cmd.Env, cmd.Stdout, cmd.Stderr = []string{"REDIS_URL=" + server.OperatorURL()}, &stdout, &stderr
 	require.NoError(t, cmd.Start())
 	require.Eventually(t, func() bool {
 		return rdb.Exists(t.Context(), "ai:backfill-checkpoint:new").Val() > 0
@@ -151,16 +151,16 @@ func TestMigrateRefusesWhatCannotBeMeant(t *testing.T) {
 		{"verify", "--accept=index-extra=1"},
 		{"status", "extra"},
 	} {
-		code, stdout, stderr := harness.Run(t, dualWrite(server.URL()), append([]string{"migrate"}, args...)...)
+		code, stdout, stderr := harness.Run(t, dualWrite(server.OperatorURL()), append([]string{"migrate"}, args...)...)
 		require.Equal(t, app.ExitRefused, code, "%v: %s", args, stderr)
 		require.Contains(t, stderr, "refused: ")
 		require.Empty(t, stdout)
 	}
-	code, _, stderr := harness.Run(t, environment{"REDIS_URL": server.URL(), "AI_JOBS_OLD_SCHEMA": "off"}, "migrate", "verify")
+	code, _, stderr := harness.Run(t, environment{"REDIS_URL": server.OperatorURL(), "AI_JOBS_OLD_SCHEMA": "off"}, "migrate", "verify")
 	require.Equal(t, app.ExitRefused, code, stderr)
 	require.NoError(t, rdb.ConfigSet(t.Context(), "maxmemory", "1gb").Err())
 	require.NoError(t, rdb.ConfigSet(t.Context(), "maxmemory-policy", "allkeys-lru").Err())
-	code, _, stderr = harness.Run(t, dualWrite(server.URL()), "migrate", "backfill", "--execute")
+	code, _, stderr = harness.Run(t, dualWrite(server.OperatorURL()), "migrate", "backfill", "--execute")
 	require.Equal(t, app.ExitRefused, code, stderr)
 	require.Contains(t, stderr, "maxmemory-policy")
 	require.Zero(t, rdb.DBSize(t.Context()).Val(), "a refused command changes nothing")

@@ -59,7 +59,7 @@ func TestServersTellOfThemselves(t *testing.T) {
 		return p
 	}
 	first := serve(dualWrite(server.URL()))
-	s := statusOf(t, dualWrite(server.URL()))
+	s := statusOf(t, dualWrite(server.OperatorURL()))
 	require.Len(t, s.Servers, 1)
 	require.Equal(t, "dual write", s.Servers[0].Phase)
 	require.False(t, s.Differ)
@@ -72,16 +72,16 @@ func TestServersTellOfThemselves(t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, left, "who ends without a word is forgotten")
 
-	_, table, _ := harness.Run(t, dualWrite(server.URL()), "migrate", "status")
+	_, table, _ := harness.Run(t, dualWrite(server.OperatorURL()), "migrate", "status")
 	require.Contains(t, table, fmt.Sprintf("%q in dual write\n", s.Servers[0].ID))
 
 	second := serve(strictNew(server.URL()))
-	s = statusOf(t, dualWrite(server.URL()))
+	s = statusOf(t, dualWrite(server.OperatorURL()))
 	require.Len(t, s.Servers, 2)
 	require.True(t, s.Differ)
 
 	require.Equal(t, app.ExitOK, second.Stop(t))
-	s = statusOf(t, dualWrite(server.URL()))
+	s = statusOf(t, dualWrite(server.OperatorURL()))
 	require.Len(t, s.Servers, 1, "who ends takes its word back")
 	// What it says never changes, and it says it again before it would be forgotten.
 	require.NoError(t, rdb.PExpire(t.Context(), "ai:server:"+s.Servers[0].ID, time.Hour).Err())
@@ -119,14 +119,14 @@ func TestFallbackHitsReachTheStorage(t *testing.T) {
 				require.Equal(t, http.StatusOK, status)
 			}
 			if want > 0 {
-				require.Eventually(t, func() bool { return statusOf(t, dualWrite(server.URL())).Hits == 2 }, waitLimit, 100*time.Millisecond)
+				require.Eventually(t, func() bool { return statusOf(t, dualWrite(server.OperatorURL())).Hits == 2 }, waitLimit, 100*time.Millisecond)
 			}
 			require.Len(t, list(t, p.URL, token, "").IDs, 1)
 			own := execute(t, p.URL, token)
 			status, _ := request(t, http.MethodGet, p.URL+"/ai/jobs/"+own, token, "")
 			require.Equal(t, http.StatusOK, status)
 			require.Equal(t, app.ExitOK, p.Stop(t))
-			require.Equal(t, want, statusOf(t, dualWrite(server.URL())).Hits)
+			require.Equal(t, want, statusOf(t, dualWrite(server.OperatorURL())).Hits)
 			last, err := rdb.HGet(t.Context(), "ai:fallback-hits", "last").Result()
 			if want == 0 {
 				require.ErrorIs(t, err, redis.Nil)

@@ -41,7 +41,8 @@ func newPair(t *testing.T, jobs int) *pair {
 	}, waitTimeout, pollInterval)
 	p.at.Store(&p.primary.Addr)
 	p.rdb = redis.NewClient(&redis.Options{
-		Addr: "behind.one.address:6379", DisableIdentity: true, MaxRetries: 5,
+		Addr: "behind.one.address:6379", Username: redisserver.OperatorUser, Password: redisserver.Password,
+		DisableIdentity: true, MaxRetries: 5,
 		Dialer: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", *p.at.Load())
 		},

@@ -101,7 +101,7 @@ func TestFixture(t *testing.T) {
 func moveFixture(t *testing.T, rdb *redis.Client) (did migration.BackfillCounts) {
 	t.Helper()
 	before := digest(t, rdb)
-	require.NoError(t, backfillOf(redisjobs.NewCopies(rdb)).Preflight(t.Context(), usecase.BackfillInput{To: migration.New}))
+	require.NoError(t, backfillOf(redisjobs.NewCopies(redisserver.AsOperator(t, rdb))).Preflight(t.Context(), usecase.BackfillInput{To: migration.New}))
 	would := run(t, rdb, usecase.BackfillInput{DryRun: true, Batch: 500})
 	require.Equal(t, before, digest(t, rdb), "a dry run and a preflight change nothing")
 	began := time.Now()
@@ -135,7 +135,7 @@ func moveFixture(t *testing.T, rdb *redis.Client) (did migration.BackfillCounts)
 func TestWayBack(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
 	ctx, n := t.Context(), sized(200, 20_000)
-	relay := redisjobs.New(rdb, migration.NewOnly, redisjobs.Options{Observer: quiet{}})
+	relay := redisjobs.New(redisserver.AsServer(t, rdb), migration.NewOnly, redisjobs.Options{Observer: quiet{}})
 	waiting := map[string]bool{}
 	for i := range n {
 		id, err := job.ParseID(strconv.Itoa(i))
@@ -156,7 +156,7 @@ func TestWayBack(t *testing.T) {
 	var counts [2]migration.BackfillCounts
 	for i := range 2 {
 		both.Go(func() {
-			counts[i], _, _ = backfillOf(redisjobs.NewCopies(rdb)).Do(ctx, usecase.BackfillInput{To: migration.Old, Batch: 10}, nil)
+			counts[i], _, _ = backfillOf(redisjobs.NewCopies(redisserver.AsOperator(t, rdb))).Do(ctx, usecase.BackfillInput{To: migration.Old, Batch: 10}, nil)
 		})
 	}
 	both.Wait()
@@ -171,7 +171,7 @@ func TestWayBack(t *testing.T) {
 		require.True(t, waiting[entry], entry)
 	}
 
-	legacy := redisjobs.New(rdb, migration.Legacy, redisjobs.Options{Observer: quiet{}})
+	legacy := redisjobs.New(redisserver.AsServer(t, rdb), migration.Legacy, redisjobs.Options{Observer: quiet{}})
 	for i := range n {
 		id, err := job.ParseID(strconv.Itoa(i))
 		require.NoError(t, err)
@@ -186,7 +186,7 @@ func TestJobsThatGoAwayInMidPass(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
 	ctx := t.Context()
 	ids := plain(t, rdb, 100)
-	copies := &headed{Copies: redisjobs.NewCopies(rdb)}
+	copies := &headed{Copies: redisjobs.NewCopies(redisserver.AsOperator(t, rdb))}
 	gone := map[string]bool{}
 	copies.meet = func() {
 		for i, ref := range *copies.head.Load() {
@@ -224,7 +224,7 @@ func TestLargeJobsGoAlone(t *testing.T) {
 	for _, id := range ids[:3] {
 		require.NoError(t, rdb.HSet(t.Context(), "ai:jobs:"+id, "result", strings.Repeat("x", 1<<20)).Err())
 	}
-	copies := &headed{Copies: redisjobs.NewCopies(rdb)}
+	copies := &headed{Copies: redisjobs.NewCopies(redisserver.AsOperator(t, rdb))}
 	alone := 0
 	copies.meet = func() {
 		head := *copies.head.Load()

@@ -76,7 +76,7 @@ func commandsOfAPass(t *testing.T, jobs int) int {
 	t.Helper()
 	server := redisserver.Start(t)
 	plain(t, server.Client(t), jobs)
-	proxy := redisproxy.Start(t, server.Addr)
+	proxy := redisproxy.Start(t, server.OperatorURL())
 	require.NoError(t, childProcess(proxy.URL()).Run())
 	require.Equal(t, jobs, requireEqualCopies(t, server.Client(t)))
 	return proxy.Commands()
@@ -88,7 +88,7 @@ func killAt(t *testing.T, jobs int, point redisproxy.Point, command int) (resume
 	server := redisserver.Start(t)
 	rdb := server.Client(t)
 	plain(t, rdb, jobs)
-	proxy := redisproxy.Start(t, server.Addr)
+	proxy := redisproxy.Start(t, server.OperatorURL())
 	fault := proxy.Arm(redisproxy.Plan{Point: point, How: redisproxy.Hold, Command: command})
 	process := childProcess(proxy.URL())
 	require.NoError(t, process.Start())
@@ -107,7 +107,7 @@ func killAt(t *testing.T, jobs int, point redisproxy.Point, command int) (resume
 		return err == nil && !strings.Contains(clients, "laddr=127.0.0.1")
 	}, waitTimeout, pollInterval)
 
-	copies := redisjobs.NewCopies(rdb)
+	copies := redisjobs.NewCopies(redisserver.AsOperator(t, rdb))
 	kept, err := copies.Checkpoint(t.Context(), migration.New)
 	require.NoError(t, err)
 	again, done := 0, 0 // jobs that had been done before, and all

@@ -46,9 +46,9 @@ func newLive(t *testing.T, jobs int) *live {
 	t.Helper()
 	rdb := redisserver.Start(t).Client(t)
 	l := &live{
-		rdb: rdb, copies: &headed{Copies: redisjobs.NewCopies(rdb)}, truths: map[string]*truth{},
-		legacy: redisjobs.New(rdb, migration.Legacy, redisjobs.Options{Observer: quiet{}}),
-		dual:   redisjobs.New(rdb, migration.DualWrite, redisjobs.Options{Observer: quiet{}}),
+		rdb: rdb, copies: &headed{Copies: redisjobs.NewCopies(redisserver.AsOperator(t, rdb))}, truths: map[string]*truth{},
+		legacy: redisjobs.New(redisserver.AsServer(t, rdb), migration.Legacy, redisjobs.Options{Observer: quiet{}}),
+		dual:   redisjobs.New(redisserver.AsServer(t, rdb), migration.DualWrite, redisjobs.Options{Observer: quiet{}}),
 	}
 	for _, id := range plain(t, rdb, jobs) {
 		l.truths[id] = &truth{status: job.Pending}

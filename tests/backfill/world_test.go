@@ -57,7 +57,7 @@ func run(t *testing.T, rdb *redis.Client, in usecase.BackfillInput) migration.Ba
 	if in.To == 0 {
 		in.To = migration.New
 	}
-	counts, done, err := backfillOf(redisjobs.NewCopies(rdb)).Do(t.Context(), in, nil)
+	counts, done, err := backfillOf(redisjobs.NewCopies(redisserver.AsOperator(t, rdb))).Do(t.Context(), in, nil)
 	require.NoError(t, err)
 	require.True(t, done)
 	return counts

@@ -186,7 +186,7 @@ func open(ctx context.Context, j jobs, params string) (*store, error) {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
 	s := &store{jobs: j, server: server, seen: telemetry.NewObserver(telemetry.NewMetrics(telemetry.Build{}, 10), zap.NewNop())}
-	s.rdb, err = redisjobs.Connect(redisjobs.ConnectOptions{URL: server.URL(), PoolSize: 1, ReadTimeout: time.Minute})
+	s.rdb, err = redisjobs.Connect(redisjobs.ConnectOptions{URL: "redis://" + server.Addr, PoolSize: 1, ReadTimeout: time.Minute})
 	if err == nil {
 		s.ws, err = workspace.Parse(j.workspace(0))
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/ports"
 	"github.com/relay-jobs/relay/tests/contract"
+	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
 // record is one hash as the model has it; expires is in milliseconds since 1970, 0 for never.
@@ -523,6 +524,7 @@ func TestRouterAgainstTheModel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
+			relay := redisserver.AsServer(t, s.rdb)
 			rapid.Check(t, func(rt *rapid.T) {
 				s.clear(t)
 				m := &machine{
@@ -532,7 +534,7 @@ func TestRouterAgainstTheModel(t *testing.T) {
 					ids:  []string{"a", "b", "c:d", "*"}, spaces: []string{home, home + "-eu"}, t: t,
 				}
 				for _, p := range phases {
-					m.servers[p] = router.New(s.rdb, p, redisjobs.Options{Observer: contract.Unobserved{}, Retention: m.keep})
+					m.servers[p] = router.New(relay, p, redisjobs.Options{Observer: contract.Unobserved{}, Retention: m.keep})
 				}
 				rt.Repeat(map[string]func(*rapid.T){
 					"enqueue": m.enqueue, "enqueue again": m.enqueue, "move": m.move, "move again": m.move, "move once more": m.move,

@@ -178,7 +178,7 @@ func TestOutageIsAnsweredInTime(t *testing.T) {
 func TestGoneCallerIsNoOutage(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	proxy := redisproxy.Start(t, s.Addr)
+	proxy := redisproxy.Start(t, s.URL())
 	rdb, err := redisjobs.Connect(redisjobs.ConnectOptions{URL: proxy.URL(), ReadTimeout: 100 * time.Millisecond})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, rdb.Close()) })

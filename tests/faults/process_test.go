@@ -94,7 +94,7 @@ func TestStoppedProcessAnswersWhatItBegan(t *testing.T) {
 			t.Parallel()
 			const requests = 12
 			s := newStore(t)
-			proxy := redisproxy.Start(t, s.Addr)
+			proxy := redisproxy.Start(t, s.URL())
 			a, process := run(t, proxy.URL(), migration.DualWrite, map[string]string{"RELAY_REDIS_READ_TIMEOUT": "30s"})
 			kept := a.execute(t, sendMail("before")) // leaves an idle connection, which must not keep the process
 			require.Equal(t, http.StatusOK, kept.status)
@@ -150,7 +150,7 @@ func TestStoppedProcessAnswersWhatItBegan(t *testing.T) {
 func TestStoppedProcessDoesNotWaitForever(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	proxy := redisproxy.Start(t, s.Addr)
+	proxy := redisproxy.Start(t, s.URL())
 	a, process := run(t, proxy.URL(), migration.DualWrite, map[string]string{
 		"RELAY_REDIS_READ_TIMEOUT": "30s", "RELAY_SHUTDOWN_GRACE": "100ms",
 	})

@@ -164,7 +164,7 @@ func TestSixtyFourAtOnceMakeOneJobOverBreakingConnections(t *testing.T) {
 			t.Run(p.String()+" "+point.String(), func(t *testing.T) {
 				t.Parallel()
 				s := newStore(t)
-				proxy := redisproxy.Start(t, s.Addr)
+				proxy := redisproxy.Start(t, s.URL())
 				all := servers(t, proxy.URL(), p, p)
 				breaks := proxy.Arm(redisproxy.Plan{Point: point, How: redisproxy.RST, Command: 7, Repeat: true})
 				defer breaks.Release()

@@ -350,7 +350,7 @@ type cutWorld struct {
 func newCutWorld(t *testing.T, p migration.Phase, kind cutKind) cutWorld {
 	t.Helper()
 	w := cutWorld{store: newStore(t), phase: p, kind: kind}
-	w.proxy = redisproxy.Start(t, w.Addr)
+	w.proxy = redisproxy.Start(t, w.URL())
 	keys := harness.NewKeys(t)
 	token := keys.Token(t, home)
 	env := []map[string]string{harness.PhaseEnvironment(p), {
@@ -364,9 +364,10 @@ func newCutWorld(t *testing.T, p migration.Phase, kind cutKind) cutWorld {
 	}
 	if !kind.retries {
 		connect = func() *redis.Client {
-			return redis.NewClient(&redis.Options{
-				Addr: w.proxy.Addr, MaxRetries: -1, DialerRetries: 1, ReadTimeout: kind.timeout, ContextTimeoutEnabled: true,
-			})
+			o, err := redis.ParseURL(w.proxy.URL())
+			require.NoError(t, err)
+			o.MaxRetries, o.DialerRetries, o.ReadTimeout, o.ContextTimeoutEnabled = -1, 1, kind.timeout, true
+			return redis.NewClient(o)
 		}
 		rdb := connect()
 		t.Cleanup(func() { require.NoError(t, rdb.Close()) })
@@ -378,7 +379,7 @@ func newCutWorld(t *testing.T, p migration.Phase, kind cutKind) cutWorld {
 	through := connect()
 	t.Cleanup(func() { require.NoError(t, through.Close()) })
 	w.jobs = router.New(through, p, redisjobs.Options{Observer: contract.Unobserved{}})
-	w.steady = router.New(w.rdb, p, redisjobs.Options{Observer: contract.Unobserved{}})
+	w.steady = router.New(redisserver.AsServer(t, w.rdb), p, redisjobs.Options{Observer: contract.Unobserved{}})
 	return w
 }
 

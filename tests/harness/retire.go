@@ -20,7 +20,7 @@ func Retire(tb testing.TB, redis *redisserver.Server, accept ...string) []string
 	tb.Helper()
 	migrate := func(p migration.Phase, args ...string) (code int, said string) {
 		env := PhaseEnvironment(p)
-		env["REDIS_URL"] = redis.URL()
+		env["REDIS_URL"] = redis.OperatorURL()
 		code, stdout, stderr := Run(tb, env, append([]string{"migrate"}, args...)...)
 		return code, strings.Join(args, " ") + ": " + stdout + stderr
 	}

@@ -259,15 +259,13 @@ func TestHostileInput(t *testing.T) {
 	for _, level := range []string{"debug", "info"} {
 		t.Run(level, func(t *testing.T) {
 			t.Parallel()
-			password := randomText(t)
 			redis := redisserver.Start(t)
-			require.NoError(t, redis.Client(t).Do(t.Context(), "ACL", "SETUSER", "relay", "on", ">"+password, "~*", "&*", "+@all").Err())
 			keys := harness.NewKeys(t)
 			s := &service{redis: redis, tokens: map[string]string{acme: keys.Token(t, acme), acmeEU: keys.Token(t, acmeEU)}}
 			s.world = &world{rdb: redis.Client(t)}
 			secret := randomText(t)
 			s.server = harness.Start(t, harness.Environment(phaseNamed(t, "dual write").env, map[string]string{
-				"REDIS_URL": "redis://relay:" + password + "@" + redis.Addr + "/0", "RELAY_API_KEYS_FILE": keys.Path,
+				"REDIS_URL": redis.URL(), "RELAY_API_KEYS_FILE": keys.Path,
 				"RELAY_LOG_LEVEL": level, "RELAY_JWT_ALGORITHMS": "HS256", "RELAY_JWT_ISSUER": issuer,
 				"RELAY_JWT_AUDIENCE": audience, "RELAY_JWT_SECRET": secret, "RELAY_REDIS_DIAL_TIMEOUT": "200ms",
 			}))
@@ -397,8 +395,9 @@ func TestLogOfARefusedRedisPassword(t *testing.T) {
 	t.Parallel()
 	password := randomText(t)
 	redis := redisserver.Start(t)
+	redis.DeniesOnPurpose()
 	s := serve(t, "dual write", map[string]string{
-		"REDIS_URL": "redis://relay:" + password + "@" + redis.Addr + "/0", "RELAY_LOG_LEVEL": "debug",
+		"REDIS_URL": "redis://" + redisserver.ServerUser + ":" + password + "@" + redis.Addr + "/0", "RELAY_LOG_LEVEL": "debug",
 	})
 	requireRefused(t, s.list(t, acme), http.StatusInternalServerError, "storage_unavailable", "The storage is unavailable, try again")
 	require.Equal(t, http.StatusServiceUnavailable, s.send(t, request{method: http.MethodGet, path: "/readyz"}, nil).status)

@@ -59,13 +59,12 @@ type totals struct{ requests, refusals, controls, leaks atomic.Int64 }
 type matrix struct {
 	*world
 	*authority
-	site     *site
-	server   *harness.Process
-	caller   *caller
-	total    *totals
-	level    string
-	password string // of the Redis user
-	redisURL string // without it
+	site   *site
+	server *harness.Process
+	caller *caller
+	total  *totals
+	level  string
+	redis  *redisserver.Server
 
 	sent      int    // requests
 	before    string // digest of all job data at the start
@@ -79,21 +78,17 @@ type matrix struct {
 func newMatrix(t *testing.T, issued *authority, p phase, level string, total *totals) *matrix {
 	t.Helper()
 	m := &matrix{
-		authority: issued, total: total, level: level, password: randomText(t),
+		authority: issued, total: total, level: level, redis: redisserver.Start(t),
 		forbidden: map[[2]string]int{}, foreign: map[[2]string]int{}, absent: map[string]string{},
 	}
-	redis := redisserver.Start(t)
-	m.redisURL = redis.URL()
-	rdb := redis.Client(t)
-	require.NoError(t, rdb.Do(t.Context(), "ACL", "SETUSER", "relay", "on", ">"+m.password, "~*", "&*", "+@all").Err())
-	m.world = populate(t, rdb, p)
+	m.world = populate(t, m.redis.Client(t), p)
 	if p.retired {
-		m.retire(t, redis)
+		m.retire(t, m.redis)
 	}
 	site, env := issued.site(t)
 	m.site = site
 	m.server = harness.Start(t, harness.Environment(p.env, env, map[string]string{
-		"REDIS_URL": "redis://relay:" + m.password + "@" + redis.Addr + "/0", "RELAY_LOG_LEVEL": level,
+		"REDIS_URL": m.redis.URL(), "RELAY_LOG_LEVEL": level,
 	}))
 	m.caller = newCaller(t, m.server.URL)
 	m.before, m.dumped = m.digest(t), m.dump(t)
@@ -103,7 +98,7 @@ func newMatrix(t *testing.T, issued *authority, p phase, level string, total *to
 // buildIndex has lists go by the index, and takes what there is then for the beginning.
 func (m *matrix) buildIndex(t *testing.T) {
 	t.Helper()
-	buildIndex(t, m.redisURL)
+	buildIndex(t, m.redis.OperatorURL())
 	m.before, m.dumped = m.digest(t), m.dump(t)
 }
 

@@ -486,7 +486,7 @@ func TestListJobsMixedModePagination(t *testing.T) {
 		t.Helper()
 		mixed(t, s, 60)
 		s.walkInPages(t, regexp.MustCompile(`^new:`))
-		buildIndex(t, s.redis.URL())
+		buildIndex(t, s.redis.OperatorURL())
 		s.walkInPages(t, regexp.MustCompile(`^at:`))
 		page := decode[struct {
 			Jobs []struct {

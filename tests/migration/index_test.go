@@ -24,7 +24,7 @@ func TestIndexThroughThePhases(t *testing.T) {
 	rdb := redis.Client(t)
 	repositories := make(map[migration.Phase]*redisjobs.Repository)
 	for _, p := range migration.Phases() {
-		repositories[p] = redisjobs.New(redis.Client(t), p, redisjobs.Options{Observer: contract.Unobserved{}})
+		repositories[p] = redisjobs.New(redisserver.AsServer(t, rdb), p, redisjobs.Options{Observer: contract.Unobserved{}})
 	}
 	require.NoError(t, repositories[migration.Legacy].ClaimEmpty(t.Context()))
 

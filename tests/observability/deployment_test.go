@@ -89,7 +89,7 @@ func (d *deployment) backfill(t *testing.T, args ...string) {
 	var stderr harness.Buffer
 	cmd := exec.CommandContext(t.Context(), harness.Binary(t),
 		append([]string{"migrate", "backfill", "--execute", "--metrics-addr=127.0.0.1:0"}, args...)...)
-	cmd.Env, cmd.Stderr = []string{"REDIS_URL=" + d.redis.URL()}, &stderr
+	cmd.Env, cmd.Stderr = []string{"REDIS_URL=" + d.redis.OperatorURL()}, &stderr
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		require.Error(t, cmd.Wait(), "the backfill came to its end too soon:\n%s", stderr.String())

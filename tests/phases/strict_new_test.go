@@ -35,7 +35,7 @@ func TestStrictNewDoesNotSeeThePredecessor(t *testing.T) {
 		return id
 	}
 	migrate := func(code int, args ...string) string {
-		env := harness.Environment(harness.PhaseEnvironment(migration.DualWrite), map[string]string{"REDIS_URL": server.URL()})
+		env := harness.Environment(harness.PhaseEnvironment(migration.DualWrite), map[string]string{"REDIS_URL": server.OperatorURL()})
 		got, stdout, stderr := harness.Run(t, env, append([]string{"migrate"}, args...)...)
 		require.Equal(t, code, got, "%v: %s%s", args, stdout, stderr)
 		return stdout

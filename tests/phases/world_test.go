@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"regexp"
@@ -266,17 +265,11 @@ func (w *world) deploy(i int, next *server, step string) {
 // requireNoAlarm checks that a server has counted and logged nothing that an operator is woken for.
 func (w *world) requireNoAlarm(s *server) {
 	w.Helper()
-	req, err := http.NewRequestWithContext(w.Context(), http.MethodGet, s.AdminURL+"/metrics", http.NoBody)
-	require.NoError(w, err)
-	res, err := w.http.Do(req)
-	require.NoError(w, err)
-	defer res.Body.Close() //nolint:errcheck // read to its end
-	text, err := io.ReadAll(res.Body)
-	require.NoError(w, err)
-	require.Contains(w, string(text), "\nrelay_isolation_breach_total{")
+	text := harness.Admin(w, s.AdminURL+"/metrics")
+	require.Contains(w, text, "\nrelay_isolation_breach_total{")
 	alarm := regexp.MustCompile(
 		`(?m)^relay_(isolation_breach|job_id_collision|record_invalid|dual_write_attempt)_total\{(result="failed",)?workspace_id="[^"]*"\} [^0]`)
-	require.Empty(w, alarm.FindAllString(string(text), -1), "%s", w.step)
+	require.Empty(w, alarm.FindAllString(text, -1), "%s", w.step)
 	for _, line := range s.Log.Lines(w) {
 		require.NotEqual(w, "error", line["level"], "%s: %v", w.step, line)
 	}
@@ -405,7 +398,9 @@ func (w *world) settle() {
 // migrate runs a command of the migration in the phase of the servers.
 func (w *world) migrate(code int, args ...string) string {
 	w.Helper()
-	got, stdout, stderr := harness.Run(w.T, w.environment(w.servers[0].phase), append([]string{"migrate"}, args...)...)
+	env := w.environment(w.servers[0].phase)
+	env["REDIS_URL"] = w.redis.OperatorURL()
+	got, stdout, stderr := harness.Run(w.T, env, append([]string{"migrate"}, args...)...)
 	require.Equal(w, code, got, "%s: %v: %s%s", w.step, args, stdout, stderr)
 	return stdout
 }

@@ -1,7 +1,6 @@
 package telemetry_test
 
 import (
-	"net/http"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -184,7 +183,7 @@ func backfill(t *testing.T, server *redisserver.Server) (page func() string) {
 	said := &harness.Buffer{}
 	cmd := exec.CommandContext(t.Context(), harness.Binary(t), "migrate", "backfill", "--execute", "--rate=50", "--batch-size=10",
 		"--metrics-addr=127.0.0.1:0")
-	cmd.Env, cmd.Stderr = []string{"REDIS_URL=" + server.URL()}, said
+	cmd.Env, cmd.Stderr = []string{"REDIS_URL=" + server.OperatorURL()}, said
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		require.NoError(t, cmd.Process.Kill())
@@ -194,11 +193,7 @@ func backfill(t *testing.T, server *redisserver.Server) (page func() string) {
 	require.Eventually(t, func() bool { return at.MatchString(said.String()) }, limit, tick)
 	url := at.FindStringSubmatch(said.String())[1]
 	return func() string {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-		require.NoError(t, err)
-		status, body := exchange(t, req)
-		require.Equal(t, http.StatusOK, status)
-		return body
+		return harness.Admin(t, url)
 	}
 }
 

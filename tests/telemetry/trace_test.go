@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/tests/harness/conformance"
 )
 
 // receiver is a collector of traces.
@@ -219,6 +220,7 @@ func TestSharedRoundTripsAreTraced(t *testing.T) {
 	r := receive(t)
 	s := serve(t, migration.DualWrite, r.environment("0"))
 	const many = 64
+	api := conformance.Client(t)
 	var executes sync.WaitGroup
 	for n := range many {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/ai/execute", strings.NewReader(execution))
@@ -228,7 +230,7 @@ func TestSharedRoundTripsAreTraced(t *testing.T) {
 		header := callerNamed(n).header("01")
 		req.Header.Set(header[0], header[1])
 		executes.Go(func() {
-			resp, err := http.DefaultClient.Do(req)
+			resp, err := api.Do(req)
 			if err != nil || resp.StatusCode != http.StatusOK || resp.Body.Close() != nil {
 				t.Errorf("execute %d: %v %v", n, resp, err)
 			}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -16,6 +15,7 @@ import (
 
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/tests/harness"
+	"github.com/relay-jobs/relay/tests/harness/conformance"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(harness.Main(m))
 }
 
-// service is one server on a Redis of its own, which permits it what README.md names and no more.
+// service is one server on a Redis of its own.
 type service struct {
 	*harness.Process
 	redis *redisserver.Server
@@ -44,21 +44,12 @@ func serve(t *testing.T, p migration.Phase, more map[string]string) *service {
 	t.Helper()
 	s := &service{redis: redisserver.Start(t), token: map[string]string{}}
 	s.rdb = s.redis.Client(t)
-	readme, err := os.ReadFile("../../README.md")
-	require.NoError(t, err)
-	rights := regexp.MustCompile("(?s)access control needs, on `ai:\\*`: `([A-Z\\s]+)`, and\\s+`([A-Z\\s]+)`").FindSubmatch(readme)
-	require.NotNil(t, rights, "the README says no more what Redis must permit")
-	user := []any{"ACL", "SETUSER", "relay", "on", ">open-sesame", "~ai:*"}
-	for _, command := range strings.Fields(string(rights[1]) + " " + string(rights[2])) {
-		user = append(user, "+"+command)
-	}
-	require.NoError(t, s.rdb.Do(t.Context(), user...).Err())
 	keys := harness.NewKeys(t)
 	for _, ws := range []string{"acme", "globex"} {
 		s.token[ws] = keys.Token(t, ws)
 	}
 	s.Process = harness.Start(t, harness.Environment(harness.PhaseEnvironment(p), map[string]string{
-		"REDIS_URL": "redis://relay:open-sesame@" + s.redis.Addr + "/0", "RELAY_API_KEYS_FILE": keys.Path,
+		"REDIS_URL": s.redis.URL(), "RELAY_API_KEYS_FILE": keys.Path,
 	}, more))
 	return s
 }
@@ -75,12 +66,12 @@ func (s *service) send(t *testing.T, method, path, body string, headers ...strin
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	return exchange(t, req)
+	return exchange(t, conformance.Client(t), req)
 }
 
-func exchange(t *testing.T, req *http.Request) (int, string) {
+func exchange(t *testing.T, client *http.Client, req *http.Request) (int, string) {
 	t.Helper()
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	require.NoError(t, err)
 	content, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
@@ -108,7 +99,7 @@ func (s *service) scrape(t *testing.T, accept string) string {
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.AdminURL+"/metrics", nil)
 	require.NoError(t, err)
 	req.Header.Set("Accept", accept)
-	status, page := exchange(t, req)
+	status, page := exchange(t, harness.Operators(), req)
 	require.Equal(t, http.StatusOK, status)
 	return page
 }
@@ -139,7 +130,7 @@ func (s *service) use(t *testing.T) string {
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/ai/jobs/"+id, nil)
 	require.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer "+s.token["globex"])
-	status, body := exchange(t, req)
+	status, body := exchange(t, conformance.Client(t), req)
 	require.Equal(t, http.StatusNotFound, status, body)
 	return id
 }

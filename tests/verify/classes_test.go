@@ -15,6 +15,7 @@ import (
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/usecase"
 	"github.com/relay-jobs/relay/core/workspace"
+	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
 // planter makes jobs that are right, and then spoils each in one way.
@@ -217,7 +218,7 @@ func requireThings(t *testing.T, want map[thing]bool, got map[thing]bool) {
 func TestEachClassAloneOnAQuietServer(t *testing.T) {
 	t.Parallel()
 	rdb := startServer(t)
-	repo := redisjobs.New(rdb, migration.DualWrite, redisjobs.Options{Observer: quiet{}})
+	repo := redisjobs.New(redisserver.AsServer(t, rdb), migration.DualWrite, redisjobs.Options{Observer: quiet{}})
 	p := &planter{t: t, rdb: rdb, repo: repo, want: map[thing]bool{}}
 	for range 50 {
 		p.job("acme")

@@ -19,6 +19,7 @@ import (
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/usecase"
 	"github.com/relay-jobs/relay/core/workspace"
+	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
 // traffic is what goes on beside a verify. Writers end with the context, each behind a whole job.
@@ -164,7 +165,7 @@ func (w *traffic) start(hot []string) (stop func()) {
 func TestEachClassAmongLiveWriters(t *testing.T) {
 	t.Parallel()
 	rdb := startServer(t)
-	repo := redisjobs.New(rdb, migration.DualWrite, redisjobs.Options{Observer: quiet{}})
+	repo := redisjobs.New(redisserver.AsServer(t, rdb), migration.DualWrite, redisjobs.Options{Observer: quiet{}})
 	w := &traffic{
 		t: t, rdb: rdb, repo: repo, ws: []workspace.ID{workspaceOf(t, "acme"), workspaceOf(t, "acme-eu")},
 		theirs: map[string]bool{},

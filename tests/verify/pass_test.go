@@ -21,12 +21,12 @@ func planterOn(t *testing.T) *planter {
 	rdb := startServer(t)
 	return &planter{
 		t: t, rdb: rdb, want: map[thing]bool{},
-		repo: redisjobs.New(rdb, migration.DualWrite, redisjobs.Options{Observer: quiet{}}),
+		repo: redisjobs.New(redisserver.AsServer(t, rdb), migration.DualWrite, redisjobs.Options{Observer: quiet{}}),
 	}
 }
 
 func (p *planter) verifier() usecase.Verify {
-	copies := redisjobs.NewCopies(p.rdb)
+	copies := redisjobs.NewCopies(redisserver.AsOperator(p.t, p.rdb))
 	return usecase.Verify{Copies: copies, Comparison: copies, Index: p.repo, Load: copies, Clock: systemclock.Clock{}}
 }
 
@@ -194,14 +194,14 @@ func TestPassStartsOver(t *testing.T) {
 	}
 	id, _ := p.job("acme")
 	p.do("DEL", "ai:job:acme:"+id)
-	steps := &changing{Copies: redisjobs.NewCopies(p.rdb)}
+	steps := &changing{Copies: redisjobs.NewCopies(redisserver.AsOperator(t, p.rdb))}
 	v := p.verifier()
 	v.Copies, v.Comparison = steps, steps
 	_, err := v.Do(t.Context(), input(), nil)
 	require.NoError(t, err)
 	once := steps.batches
 	for _, at := range []int{1, 2, once} {
-		c := &changing{Copies: redisjobs.NewCopies(p.rdb), at: at}
+		c := &changing{Copies: redisjobs.NewCopies(redisserver.AsOperator(t, p.rdb)), at: at}
 		v.Copies, v.Comparison = c, c
 		report, err := v.Do(t.Context(), input(), nil)
 		require.NoError(t, err)

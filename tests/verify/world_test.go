@@ -76,7 +76,7 @@ func verify(t *testing.T, rdb *redis.Client, in usecase.VerifyInput) (migration.
 	if in.Batch == 0 {
 		in.Batch = 200
 	}
-	copies := redisjobs.NewCopies(rdb)
+	copies := redisjobs.NewCopies(redisserver.AsOperator(t, rdb))
 	found := map[thing]migration.Difference{}
 	total := int64(0)
 	v := usecase.Verify{

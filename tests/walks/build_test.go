@@ -94,11 +94,12 @@ type reader struct {
 
 // stocked is a Redis that holds the predecessor's fixture many times over, its workspaces, and those who write to it.
 type stocked struct {
-	rdb     *redis.Client
-	alarms  alarms
-	server  *redisjobs.Repository
-	readers []*reader
-	jobs    int // of all workspaces
+	rdb      *redis.Client
+	alarms   alarms
+	server   *redisjobs.Repository
+	operator *redisjobs.Repository
+	readers  []*reader
+	jobs     int // of all workspaces
 }
 
 // stockUp loads the fixture until there are so many jobs. What a job's workspace may read by id in the fixture itself
@@ -108,7 +109,7 @@ func stockUp(t *testing.T, phase migration.Phase, jobs int) *stocked {
 	records := redisserver.ReadFixture(t, "../migration/testdata/predecessor.jsonl")
 	s := redisserver.Start(t)
 	b := &stocked{rdb: s.Client(t)}
-	b.server = serverOf(t, s, phase, &b.alarms)
+	b.server, b.operator = serverOf(t, s, phase, &b.alarms), operatorOf(t, s, &b.alarms)
 	redisserver.Load(t, b.rdb, records)
 	held, olds := make(map[string]map[string]bool), make(map[string]map[string]bool)
 	inNew := make(map[string]bool)
@@ -224,7 +225,7 @@ func (b *stocked) indexAll(ctx context.Context, t *testing.T, progress func()) {
 		began[i] = r.note(nil)
 	}
 	begun := time.Now()
-	counts, err := pass(ctx, b.server, usecase.IndexJobsInput{Scope: migration.IndexAll}, progress)
+	counts, err := pass(ctx, b.operator, usecase.IndexJobsInput{Scope: migration.IndexAll}, progress)
 	require.NoError(t, errors.Join(err, context.Cause(ctx)))
 	t.Logf("a whole pass, in %v: %+v", time.Since(begun).Round(time.Millisecond), counts)
 	for i, r := range b.readers {
@@ -374,7 +375,7 @@ func TestWalksWhileTheIndexIsBuilt(t *testing.T) {
 				b.requireWalk(t, w, true, &ordered)
 				require.Equal(t, len(r.lives), len(w.seen), "what it showed was made, and now all that was made is owed") //nolint:testifylint // Len would print them all
 			}
-			requireInStep(t, b.server)
+			requireInStep(t, b.operator)
 			require.Zero(t, b.alarms.told.Load())
 			for _, kind := range []struct {
 				name string

@@ -193,7 +193,8 @@ func TestWalksUnderLoad(t *testing.T) {
 	require.Equal(t, rounds*walkers*each, walks)
 
 	// Relay's writers alone have kept every job in the index, and a walk clears what deletions left behind.
-	counts, err := pass(t.Context(), readers[0], usecase.IndexJobsInput{DryRun: true}, nil)
+	operator := operatorOf(t, s, &told)
+	counts, err := pass(t.Context(), operator, usecase.IndexJobsInput{DryRun: true}, nil)
 	require.NoError(t, err)
 	require.Zero(t, counts.Mended)
 	w := p.walk(readers[0], p.ws, limits...)
@@ -203,6 +204,6 @@ func TestWalksUnderLoad(t *testing.T) {
 	require.Equal(t, len(p.living), owed)
 	require.Equal(t, owed, len(w.seen)) //nolint:testifylint // Len would print them all
 	require.EqualValues(t, 2*owed, p.rdb.ZCard(t.Context(), "ai:index:acme").Val(), "one entry for all, one for its state")
-	requireInStep(t, readers[0])
+	requireInStep(t, operator)
 	require.Zero(t, told.told.Load())
 }

@@ -103,16 +103,18 @@ func (p *poller) poll(ctx context.Context) error {
 // polled is a workspace with writers whose clocks differ by minutes, and pollers.
 type polled struct {
 	*ledger
-	ws      workspace.ID
-	alarms  alarms
-	told    []*atomic.Int64 // by wrong clock
-	writers []*redisjobs.Repository
-	pollers []*poller
+	ws       workspace.ID
+	alarms   alarms
+	told     []*atomic.Int64 // by wrong clock
+	operator *redisjobs.Repository
+	writers  []*redisjobs.Repository
+	pollers  []*poller
 }
 
 func newPolled(t *testing.T, s *redisserver.Server) *polled {
 	t.Helper()
 	p := &polled{ledger: newLedger(), ws: workspaceOf(t, "acme")}
+	p.operator = operatorOf(t, s, &p.alarms)
 	for _, off := range []time.Duration{-7 * time.Minute, 0, 11 * time.Minute} {
 		rdb := connect(t, s)
 		if off != 0 {
@@ -170,7 +172,7 @@ func (p *polled) watch(t *testing.T) (done func()) {
 		_, _, err := w.judge()
 		require.NoError(t, err)
 		require.Zero(t, p.alarms.told.Load())
-		requireInStep(t, p.writers[0])
+		requireInStep(t, p.operator)
 	}
 }
 

@@ -59,6 +59,12 @@ func serverOf(t *testing.T, s *redisserver.Server, phase migration.Phase, alarms
 	return redisjobs.New(connect(t, s), phase, redisjobs.Options{Observer: alarms})
 }
 
+// operatorOf is what an operator works on the storage with.
+func operatorOf(t *testing.T, s *redisserver.Server, alarms *alarms) *redisjobs.Repository {
+	t.Helper()
+	return redisjobs.New(redisserver.AsOperator(t, s.Client(t)), migration.DualWrite, redisjobs.Options{Observer: alarms})
+}
+
 // alarms is an Observer that counts what nothing in these tests gives a reason for.
 type alarms struct{ told atomic.Int64 }
 

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -99,7 +100,7 @@ func (f *Fault) Release() {
 type Proxy struct {
 	Addr string
 
-	upstream string
+	upstream *url.URL
 	listener net.Listener
 	serving  sync.WaitGroup
 
@@ -111,9 +112,11 @@ type Proxy struct {
 	replies  int
 }
 
-// Start runs a proxy to the server at upstream until the test ends.
-func Start(tb testing.TB, upstream string) *Proxy {
+// Start runs a proxy to the server of a redis:// URL until the test ends.
+func Start(tb testing.TB, redisURL string) *Proxy {
 	tb.Helper()
+	upstream, err := url.Parse(redisURL)
+	require.NoError(tb, err)
 	l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(tb, err)
 	p := &Proxy{Addr: l.Addr().String(), upstream: upstream, listener: l, conns: make(map[net.Conn]bool)}
@@ -143,8 +146,12 @@ func Start(tb testing.TB, upstream string) *Proxy {
 	return p
 }
 
-// URL is the proxy's address as REDIS_URL takes it.
-func (p *Proxy) URL() string { return "redis://" + p.Addr + "/0" }
+// URL is the server's URL with the proxy's address.
+func (p *Proxy) URL() string {
+	u := *p.upstream
+	u.Host = p.Addr
+	return u.String()
+}
 
 // Arm makes the plan the proxy's only fault.
 func (p *Proxy) Arm(plan Plan) *Fault {
@@ -248,7 +255,7 @@ const maxPipelined = 1 << 16
 // serve passes on commands; a second goroutine passes on replies. Either ends the other by closing both connections.
 func (p *Proxy) serve(client net.Conn) {
 	defer p.drop(client)
-	server, err := new(net.Dialer).DialContext(context.Background(), "tcp", p.upstream)
+	server, err := new(net.Dialer).DialContext(context.Background(), "tcp", p.upstream.Host)
 	if err != nil || !p.keep(client) || !p.keep(server) {
 		if server != nil {
 			_ = server.Close()

@@ -31,7 +31,7 @@ func connect(t *testing.T, p *redisproxy.Proxy, timeout time.Duration) *redis.Cl
 func TestProxyPassesEveryKindOfReply(t *testing.T) {
 	t.Parallel()
 	server := redisserver.Start(t)
-	p := redisproxy.Start(t, server.Addr)
+	p := redisproxy.Start(t, server.URL())
 	direct, through := server.Client(t), connect(t, p, 5*time.Second)
 	ctx := t.Context()
 	big := strings.Repeat("x", 1<<20) + "\r\n$5\r\nhello\r\n"
@@ -80,7 +80,7 @@ func TestProxyPassesEveryKindOfReply(t *testing.T) {
 func TestProxyStrikesWhereItWasTold(t *testing.T) {
 	t.Parallel()
 	server := redisserver.Start(t)
-	p := redisproxy.Start(t, server.Addr)
+	p := redisproxy.Start(t, server.URL())
 	direct := server.Client(t)
 	executed := map[redisproxy.Point]bool{
 		redisproxy.BeforeCommand: false, redisproxy.AfterCommand: true, redisproxy.InReply: true, redisproxy.AfterReply: true,
@@ -114,7 +114,7 @@ func TestProxyStrikesWhereItWasTold(t *testing.T) {
 // TestProxyCutsAsTCPDoes looks at the connection without a client library, which may hide how it ended.
 func TestProxyCutsAsTCPDoes(t *testing.T) {
 	t.Parallel()
-	p := redisproxy.Start(t, redisserver.Start(t).Addr)
+	p := redisproxy.Start(t, redisserver.Start(t).URL())
 	for how, want := range map[redisproxy.How]error{redisproxy.FIN: io.EOF, redisproxy.RST: syscall.ECONNRESET} {
 		for _, point := range redisproxy.Points() {
 			fault := p.Arm(redisproxy.Plan{Point: point, How: how, Command: 1})
@@ -141,7 +141,7 @@ func TestProxyCutsAsTCPDoes(t *testing.T) {
 func TestProxyHoldsBackAndDeliversLate(t *testing.T) {
 	t.Parallel()
 	server := redisserver.Start(t)
-	p := redisproxy.Start(t, server.Addr)
+	p := redisproxy.Start(t, server.URL())
 	direct := server.Client(t)
 	for _, point := range []redisproxy.Point{redisproxy.BeforeCommand, redisproxy.AfterCommand} {
 		rdb := connect(t, p, 50*time.Millisecond)
@@ -176,7 +176,7 @@ func TestProxyHoldsBackAndDeliversLate(t *testing.T) {
 func TestProxyStrikesAgainAndAgain(t *testing.T) {
 	t.Parallel()
 	server := redisserver.Start(t)
-	p := redisproxy.Start(t, server.Addr)
+	p := redisproxy.Start(t, server.URL())
 	rdb := connect(t, p, 5*time.Second)
 	fault := p.Arm(redisproxy.Plan{Point: redisproxy.AfterCommand, Command: 3, Repeat: true})
 	failed := 0

@@ -1,5 +1,5 @@
 // Package redisserver runs real Redis servers for tests: each has its own process, folder, free port and socket, and
-// keeps nothing.
+// keeps nothing. Its users are those of configs/redis/users.acl, and what they ask for without a right fails the test.
 package redisserver
 
 import (
@@ -11,12 +11,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 	"github.com/stretchr/testify/require"
 )
 
@@ -25,6 +28,16 @@ const (
 	stopTimeout  = 10 * time.Second
 	pollInterval = 5 * time.Millisecond
 	portAttempts = 5
+	aclLogLength = 128 // as many entries as Redis keeps
+)
+
+// The users of configs/redis/users.acl, and their password on these servers. The tests' own clients are the default
+// user, who may do everything here and nothing there.
+const (
+	ServerUser   = "relay-server"
+	OperatorUser = "relay-operator"
+
+	Password = "open-sesame-of-a-test"
 )
 
 // ErrNotInstalled says how to get a Redis server. Tests that need one fail without it.
@@ -43,16 +56,29 @@ type Server struct {
 	output *os.File
 	cmd    *exec.Cmd
 	exited chan struct{}
+	denies bool // the test denies something on purpose
 }
 
-// Start runs a server until the test ends. The arguments are added to its command line: "--maxmemory", "1mb".
+// Start runs a server until the test ends. The arguments are added to its command line: "--maxmemory", "1mb". A test that
+// ends fails where the server denied something to anybody.
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
 	s, err := Run(context.Background(), args...)
 	require.NoError(tb, err)
-	tb.Cleanup(func() { require.NoError(tb, s.Stop()) })
+	tb.Cleanup(func() {
+		defer func() { require.NoError(tb, s.Stop()) }()
+		if s.denies || s.ended() {
+			return
+		}
+		denied, err := s.Denied(context.Background()) // the test's own context is over
+		require.NoError(tb, err)
+		require.Empty(tb, denied, "configs/redis/users.acl lacks a right")
+	})
 	return s
 }
+
+// DeniesOnPurpose is what a test calls whose server denies something, as the test wants.
+func (s *Server) DeniesOnPurpose() { s.denies = true }
 
 // Run starts a server for callers that are no test; they must call Stop.
 func Run(ctx context.Context, args ...string) (*Server, error) {
@@ -87,14 +113,35 @@ func start(ctx context.Context, args []string) (*Server, error) {
 		Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Socket: filepath.Join(dir, "redis.sock"),
 		dir: dir, output: output,
 	}
+	acl := filepath.Join(dir, "users.acl")
 	s.args = append([]string{
 		"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--unixsocket", s.Socket, "--dir", dir,
-		"--save", "", "--appendonly", "no",
+		"--save", "", "--appendonly", "no", "--aclfile", acl,
 	}, args...)
-	if err := s.launch(ctx); err != nil {
+	err = writeUsers(acl)
+	if err == nil {
+		err = s.launch(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
+}
+
+// writeUsers writes configs/redis/users.acl with passwords, and with a default user who may do everything.
+func writeUsers(path string) error {
+	_, here, _, _ := runtime.Caller(0)
+	content, err := os.ReadFile(filepath.Join(filepath.Dir(here), "..", "..", "..", "configs", "redis", "users.acl"))
+	if err != nil {
+		return fmt.Errorf("users of a Redis server: %w", err)
+	}
+	users := strings.NewReplacer(
+		"user default off\n", "user default on nopass ~* &* +@all\n", " resetpass ", " >"+Password+" ",
+	).Replace(string(content))
+	if err := os.WriteFile(path, []byte(users), 0o600); err != nil {
+		return fmt.Errorf("users of a Redis server: %w", err)
+	}
+	return nil
 }
 
 func (s *Server) launch(ctx context.Context) error {
@@ -155,18 +202,64 @@ func (s *Server) ping(ctx context.Context) error {
 	return nil
 }
 
-// URL is the server's TCP address as REDIS_URL takes it.
-func (s *Server) URL() string { return "redis://" + s.Addr + "/0" }
+// URL is the server's TCP address as the REDIS_URL of `relay serve`.
+func (s *Server) URL() string { return urlOf(ServerUser, s.Addr) }
 
-// SocketURL is the server's unix socket as REDIS_URL takes it.
-func (s *Server) SocketURL() string { return "unix://" + s.Socket }
+// OperatorURL is the server's TCP address as the REDIS_URL of `relay migrate`.
+func (s *Server) OperatorURL() string { return urlOf(OperatorUser, s.Addr) }
 
-// Client connects to the server until the test ends.
+func urlOf(user, addr string) string { return "redis://" + user + ":" + Password + "@" + addr + "/0" }
+
+// SocketURL is the server's unix socket as the REDIS_URL of `relay serve`.
+func (s *Server) SocketURL() string { return "unix://" + ServerUser + ":" + Password + "@" + s.Socket }
+
+// Client connects to the server as a user who may do everything, until the test ends.
 func (s *Server) Client(tb testing.TB) *redis.Client {
 	tb.Helper()
-	rdb := redis.NewClient(&redis.Options{Network: "unix", Addr: s.Socket, DisableIdentity: true})
+	return connect(tb, &redis.Options{Network: "unix", Addr: s.Socket})
+}
+
+// AsServer connects to where another client is, with the rights of `relay serve`, until the test ends.
+func AsServer(tb testing.TB, rdb *redis.Client) *redis.Client {
+	tb.Helper()
+	return as(tb, rdb, ServerUser)
+}
+
+// AsOperator connects to where another client is, with the rights of `relay migrate`, until the test ends.
+func AsOperator(tb testing.TB, rdb *redis.Client) *redis.Client {
+	tb.Helper()
+	return as(tb, rdb, OperatorUser)
+}
+
+func as(tb testing.TB, rdb *redis.Client, user string) *redis.Client {
+	tb.Helper()
+	o := rdb.Options()
+	return connect(tb, &redis.Options{Network: o.Network, Addr: o.Addr, Username: user, Password: Password})
+}
+
+// connect sends nothing but what is asked for: some Redis servers deny the rest, and so would their logs tell.
+func connect(tb testing.TB, o *redis.Options) *redis.Client {
+	tb.Helper()
+	o.DisableIdentity = true
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	rdb := redis.NewClient(o)
 	tb.Cleanup(func() { _ = rdb.Close() })
 	return rdb
+}
+
+// Denied tells what the server denied to whom since its start.
+func (s *Server) Denied(ctx context.Context) ([]string, error) {
+	rdb := redis.NewClient(&redis.Options{Network: "unix", Addr: s.Socket, DisableIdentity: true})
+	defer rdb.Close() //nolint:errcheck // nothing is lost with it
+	entries, err := rdb.ACLLog(ctx, aclLogLength).Result()
+	if err != nil {
+		return nil, fmt.Errorf("ACL LOG: %w", err)
+	}
+	var denied []string
+	for _, e := range entries {
+		denied = append(denied, fmt.Sprintf("%s: %s %q, %s", e.Username, e.Reason, e.Object, e.Context))
+	}
+	return denied, nil
 }
 
 // Kill ends the process as kill -9 does. Its data are lost; Restart brings an empty server back.
@@ -207,6 +300,16 @@ func (s *Server) signal(sig os.Signal) error {
 		return fmt.Errorf("signal redis-server: %w", err)
 	}
 	return nil
+}
+
+// ended tells whether the process is gone, because a test killed it.
+func (s *Server) ended() bool {
+	select {
+	case <-s.exited:
+		return true
+	default:
+		return false
+	}
 }
 
 func (s *Server) end(sig os.Signal) error {

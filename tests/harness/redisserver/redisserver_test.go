@@ -1,7 +1,10 @@
 package redisserver_test
 
 import (
+	"context"
+	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,17 +21,17 @@ func TestServersAreApartAndGoAway(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, a.Stop()) })
 	b := redisserver.Start(t, "--maxmemory", "64mb")
 
-	require.NoError(t, a.Client(t).Set(t.Context(), "k", "v", 0).Err())
-	require.ErrorIs(t, b.Client(t).Get(t.Context(), "k").Err(), redis.Nil)
+	require.NoError(t, a.Client(t).Set(t.Context(), "ai:k", "v", 0).Err())
+	require.ErrorIs(t, b.Client(t).Get(t.Context(), "ai:k").Err(), redis.Nil)
 	memory, err := b.Client(t).ConfigGet(t.Context(), "maxmemory").Result()
 	require.NoError(t, err)
 	require.Equal(t, "67108864", memory["maxmemory"])
 
-	for _, url := range []string{a.URL(), a.SocketURL()} {
+	for _, url := range []string{a.URL(), a.SocketURL(), a.OperatorURL()} {
 		options, err := redis.ParseURL(url)
 		require.NoError(t, err)
 		rdb := redis.NewClient(options)
-		require.Equal(t, "v", rdb.Get(t.Context(), "k").Val(), url)
+		require.Equal(t, "v", rdb.Get(t.Context(), "ai:k").Val(), url)
 		require.NoError(t, rdb.Close())
 	}
 	require.NoError(t, a.Stop())
@@ -46,6 +49,44 @@ func TestKilledServerComesBackEmptyAtItsAddress(t *testing.T) {
 	require.Error(t, rdb.Ping(t.Context()).Err())
 	require.NoError(t, s.Restart(t.Context()))
 	require.ErrorIs(t, rdb.Get(t.Context(), "k").Err(), redis.Nil)
+}
+
+// watched takes a test's failure for the test that provokes it.
+type watched struct {
+	testing.TB
+	said []string
+}
+
+func (w *watched) Errorf(format string, args ...any) {
+	w.said = append(w.said, fmt.Sprintf(format, args...))
+}
+
+func (*watched) FailNow() {}
+
+func TestADeniedCommandFailsTheTest(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		ask       func(ctx context.Context, rdb *redis.Client) error
+		onPurpose bool
+		said      string
+	}{
+		"nothing":   {func(ctx context.Context, rdb *redis.Client) error { return rdb.Ping(ctx).Err() }, false, ""},
+		"a command": {func(ctx context.Context, rdb *redis.Client) error { return rdb.FlushAll(ctx).Err() }, false, `relay-server: command "flushall"`},
+		"a key":     {func(ctx context.Context, rdb *redis.Client) error { return rdb.Get(ctx, "k").Err() }, false, `relay-server: key "k"`},
+		"purpose":   {func(ctx context.Context, rdb *redis.Client) error { return rdb.Get(ctx, "k").Err() }, true, ""},
+	} {
+		w := &watched{TB: t}
+		t.Cleanup(func() {
+			require.Equal(t, c.said != "", len(w.said) > 0, name)
+			require.Contains(t, strings.Join(w.said, ""), c.said, name)
+		})
+		s := redisserver.Start(w) // whose end comes before
+		err := c.ask(t.Context(), redisserver.AsServer(t, s.Client(t)))
+		require.Equal(t, c.said != "" || c.onPurpose, err != nil, "%v", err)
+		if c.onPurpose {
+			s.DeniesOnPurpose()
+		}
+	}
 }
 
 func TestRunFailsWhereRedisRefusesItsArguments(t *testing.T) {

@@ -1,0 +1,139 @@
+// Package deploy_test holds what an operator deploys with, the files in configs and the Dockerfile, to what the service
+// does and to the repository.
+package deploy_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/relay-jobs/relay/adapters/redisjobs"
+	"github.com/relay-jobs/relay/tests/harness/redisserver"
+)
+
+const aclFile = "../../configs/redis/users.acl"
+
+// rights gives the rules of each user by name.
+func rights(t *testing.T) map[string][]string {
+	t.Helper()
+	users := map[string][]string{}
+	for line := range strings.Lines(read(t, aclFile)) {
+		words := strings.Fields(line)
+		require.Greater(t, len(words), 2)
+		require.Equal(t, "user", words[0], "Redis takes no comment here")
+		require.NotContains(t, users, words[1])
+		users[words[1]] = words[2:]
+	}
+	return users
+}
+
+// TestUsersStartWithNothing: as the file stands, nobody is admitted, and each right is one command.
+func TestUsersStartWithNothing(t *testing.T) {
+	t.Parallel()
+	users := rights(t)
+	require.Len(t, users, 3)
+	require.Equal(t, []string{"off"}, users["default"])
+	for _, name := range []string{redisserver.ServerUser, redisserver.OperatorUser} {
+		const fixed = 6
+		require.Equal(t, []string{"on", "resetpass", "resetkeys", "resetchannels", "-@all", "~ai:*"}, users[name][:fixed], name)
+		for _, rule := range users[name][fixed:] {
+			require.Regexp(t, `^\+[a-z]+(\|[a-z]+)?$`, rule)
+		}
+		require.IsIncreasing(t, users[name][fixed:])
+	}
+}
+
+// TestEachRightIsUsed: one that nothing in the sources asks for is one too many. Which user asks is not told apart.
+func TestEachRightIsUsed(t *testing.T) {
+	t.Parallel()
+	var sources strings.Builder
+	for _, pattern := range []string{"*.go", "script/*.lua"} {
+		files, err := filepath.Glob("../../adapters/redisjobs/" + pattern)
+		require.NoError(t, err)
+		require.NotEmpty(t, files)
+		for _, file := range files {
+			if !strings.HasSuffix(file, "_test.go") {
+				sources.WriteString(read(t, file))
+			}
+		}
+	}
+	bySomethingElse := map[string]string{ // what stands for the command
+		"eval": "redis.NewScript(", "evalsha": "redis.NewScript(", "script|load": "script.Load(",
+		"multi": ".TxPipelined(", "exec": ".TxPipelined(",
+		"hello": "redis.NewClient(", "select": "redis.NewClient(", // the client library opens a connection with them
+	}
+	for name, rules := range rights(t) {
+		for _, rule := range rules {
+			command, isRight := strings.CutPrefix(rule, "+")
+			if !isRight {
+				continue
+			}
+			if other, ok := bySomethingElse[command]; ok {
+				require.Contains(t, sources.String(), other, "%s %s", name, rule)
+				continue
+			}
+			whole, part, _ := strings.Cut(command, "|")
+			asked := regexp.MustCompile(`(?i)call\('` + whole + `'|\.` + whole + part + `(N|Count|WithScores)?\(|"` + whole + `", "` + part + `"`)
+			require.True(t, asked.MatchString(sources.String()), "%s may do what nothing does: %s", name, rule)
+		}
+	}
+}
+
+// TestUsersMayDoNothingElse asks a Redis for what neither is for.
+func TestUsersMayDoNothingElse(t *testing.T) {
+	t.Parallel()
+	server := redisserver.Start(t)
+	server.DeniesOnPurpose()
+	admin := server.Client(t)
+	require.NoError(t, admin.Set(t.Context(), "others:key", "v", 0).Err())
+	for user, c := range map[string]struct {
+		rdb  *redis.Client
+		more []string
+	}{
+		redisserver.ServerUser:   {redisserver.AsServer(t, admin), []string{"XADD ai:migration-audit * a b", "DUMP ai:k", "MULTI", "LTRIM ai:k 0 1"}},
+		redisserver.OperatorUser: {redisserver.AsOperator(t, admin), []string{"SETEX ai:k 1 v", "HINCRBY ai:k f 1", "HDEL ai:k f"}},
+	} {
+		require.NoError(t, c.rdb.Ping(t.Context()).Err())
+		for _, command := range append(c.more,
+			"KEYS *", "FLUSHALL", "FLUSHDB", "CONFIG GET *", "ACL LIST", "ACL SETUSER x", "SHUTDOWN", "MONITOR",
+			"REPLICAOF NO ONE", "CLIENT KILL TYPE normal", "SCRIPT FLUSH", "BGSAVE", "RENAME ai:k ai:l", "PUBLISH ai:c m", "SUBSCRIBE ai:c",
+			"GET others:key", "SET others:key w", "COPY others:key ai:k", "EVAL return(redis.call('GET','others:key')) 0",
+			"EVAL return(redis.call('FLUSHALL')) 0",
+		) {
+			var words []any
+			for word := range strings.FieldsSeq(command) {
+				words = append(words, word)
+			}
+			err := c.rdb.Do(t.Context(), words...).Err()
+			require.Error(t, err, "%s: %s", user, command)
+			require.Regexp(t, "NOPERM|no permissions|ACL failure|can't run|can't access", err.Error(), "%s: %s", user, command)
+		}
+	}
+	require.Equal(t, "v", admin.Get(t.Context(), "others:key").Val())
+	require.EqualValues(t, 1, admin.DBSize(t.Context()).Val())
+}
+
+// TestUsersMayWorkInAnyDatabase: REDIS_URL may end in a number.
+func TestUsersMayWorkInAnyDatabase(t *testing.T) {
+	t.Parallel()
+	server := redisserver.Start(t)
+	for _, url := range []string{server.URL(), server.OperatorURL()} {
+		rdb, err := redisjobs.Connect(redisjobs.ConnectOptions{URL: strings.TrimSuffix(url, "/0") + "/3"})
+		require.NoError(t, err)
+		require.NoError(t, rdb.Set(t.Context(), "ai:k", "v", 0).Err())
+		require.NoError(t, rdb.Close())
+	}
+	require.Zero(t, server.Client(t).Exists(t.Context(), "ai:k").Val())
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	require.NoError(t, err)
+	return string(content)
+}
