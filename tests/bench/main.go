@@ -39,7 +39,7 @@ func main() {
 	flag.IntVar(&o.connections, "connections", 64, "connections that send requests")
 	flag.IntVar(&o.params, "params", 120, "bytes of a job's params, 26 or more")
 	flag.IntVar(&o.requests, "requests", 20_000, "interleaved requests of each rank test")
-	flag.StringVar(&o.only, "only", "execute,get,isolation,list,list-cpu,scan,index-memory,enqueue", "what to measure, separated by commas")
+	flag.StringVar(&o.only, "only", "execute,get,isolation,list,list-cpu,scan,index-memory,backfill-speed,backfill-p99,enqueue", "what to measure, separated by commas")
 	flag.StringVar(&o.profiles, "profiles", "", "folder for CPU profiles of relay serve, taken in rounds of their own")
 	flag.BoolVar(&o.strict, "strict", false, "exit with 1 where a target is missed")
 	flag.BoolVar(&o.verbose, "v", false, "print each round")
@@ -114,6 +114,8 @@ func bench(ctx context.Context, o settings) (missed bool, err error) {
 		{"list-cpu", "Redis CPU of a page of 50 jobs to that of a pipeline of their HGETALLs", b.listCPU},
 		{"scan", "50 jobs of a workspace by SCAN to the same by the index, 100000 jobs in both schemas", b.scan},
 		{"index-memory", "Memory of the index of 1000000 jobs, bytes a job", b.indexMemory},
+		{"backfill-speed", "A backfill without a bound to its script alone, fed with known ids through one connection", b.backfillSpeed},
+		{"backfill-p99", "What callers wait while a backfill runs at its default rate, to that without one", b.backfillBeside},
 		{"enqueue", "Redis CPU of the execute script to that of the same without its index", b.enqueue},
 	} {
 		if !slices.Contains(strings.Split(o.only, ","), part.name) {
@@ -249,30 +251,40 @@ func (b *measuring) execute(ctx context.Context) ([]line, error) {
 func (b *measuring) get(ctx context.Context) ([]line, error) {
 	const (
 		number = "000000000000"
-		prefix = "01980000-0000-7000-8000-"
 		jobs   = 1000
 	)
 	if err := b.empty(ctx); err != nil {
 		return nil, err
 	}
-	pipe := b.rdb.Pipeline()
-	for n := range jobs {
-		id := fmt.Sprintf("%s%0*d", prefix, len(number), n)
-		for _, key := range []string{"ai:jobs:" + id, "ai:job:acme:" + id} {
-			pipe.HSet(ctx, key, record("acme", id, paramsOf(b.params)))
-		}
-	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, fmt.Errorf("jobs: %w", err)
+	if err := b.storeBoth(ctx, jobs); err != nil {
+		return nil, err
 	}
 	l := load{
 		name: "get", numbered: []byte(number), modulo: jobs,
-		text: request("GET", "/ai/jobs/"+prefix+number, b.acme, "", ""),
+		text: request("GET", "/ai/jobs/"+storedPrefix+number, b.acme, "", ""),
 	}
 	return b.compare(ctx, l, []*comparison{
 		{phase: migration.DualWrite, rate: line{low: 0.7}},
 		{phase: migration.NewOnly, rate: line{low: 0.8}},
 	}, func(context.Context) error { return nil }, func(context.Context, bool, uint64) error { return nil })
+}
+
+// storedPrefix begins the ids of the jobs that are read, before twelve digits.
+const storedPrefix = "01970000-0000-7000-8000-"
+
+// storeBoth stores jobs of the first workspace in both schemas.
+func (b *measuring) storeBoth(ctx context.Context, jobs int) error {
+	pipe := b.rdb.Pipeline()
+	for n := range jobs {
+		id := fmt.Sprintf("%s%012d", storedPrefix, n)
+		for _, key := range []string{"ai:jobs:" + id, "ai:job:acme:" + id} {
+			pipe.HSet(ctx, key, record("acme", id, paramsOf(b.params)))
+		}
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return fmt.Errorf("jobs: %w", err)
+	}
+	return nil
 }
 
 // record is a job's hash as Relay writes it.
