@@ -14,6 +14,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/workspace"
 )
@@ -58,7 +59,7 @@ func copyJobSource() string {
 	return versionSource + withoutRevSource + placeSource + statesSource + entriesSource + mendSource + contentsSource + copySource
 }
 
-// Keys implements ports.JobCopies. It takes two round trips.
+// Keys implements ports.JobCopies. It takes two round trips, and a third where the new schema alone holds jobs.
 func (c *Copies) Keys(ctx context.Context, at migration.Position, n int) (migration.KeyBatch, error) {
 	var process func() string
 	var scan *redis.ScanCmd
@@ -92,6 +93,25 @@ type met struct {
 	bytes *redis.IntCmd
 }
 
+func (m met) inOld() bool { return m.ref.Workspace.IsZero() }
+
+// owner is whose the old key says that it is; no workspace where it does not say that of a valid one.
+func (m met) owner() migration.JobRef {
+	if m.head.Err() != nil {
+		return migration.JobRef{}
+	}
+	h := ownerOf(m.head.Val())
+	ws, err := workspace.Parse(h.workspace)
+	if err != nil {
+		return migration.JobRef{}
+	}
+	id, err := job.ParseID(h.id)
+	if err != nil {
+		return migration.JobRef{Workspace: ws}
+	}
+	return migration.JobRef{Workspace: ws, ID: id}
+}
+
 // sort tells jobs from what is none. A job that has both keys is met under the old one alone.
 func (c *Copies) sort(ctx context.Context, keys []string, batch *migration.KeyBatch) error {
 	all := make([]met, 0, len(keys))
@@ -118,39 +138,43 @@ func (c *Copies) sort(ctx context.Context, keys []string, batch *migration.KeyBa
 	err := pipelined(ctx, c.rdb, func(p redis.Pipeliner) {
 		for i, m := range all {
 			all[i].head = p.HMGet(ctx, oldKey(m.ref.ID), fieldID, fieldWorkspace)
-			all[i].bytes = p.MemoryUsage(ctx, m.key, sampledFields)
+			if m.inOld() {
+				all[i].bytes = p.MemoryUsage(ctx, m.key, sampledFields)
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	all = slices.DeleteFunc(all, func(m met) bool { return !m.inOld() && m.owner() == m.ref })
+	err = pipelined(ctx, c.rdb, func(p redis.Pipeliner) {
+		for i, m := range all {
+			if !m.inOld() {
+				all[i].bytes = p.MemoryUsage(ctx, m.key, sampledFields)
+			}
 		}
 	})
 	if err != nil {
 		return err
 	}
 	for _, m := range all {
-		if m.bytes.Err() != nil {
-			continue // it went away
-		}
-		h := head{}
-		if m.head.Err() == nil {
-			h = ownerOf(m.head.Val())
-		}
-		inOld := m.ref.Workspace.IsZero()
-		ws, err := workspace.Parse(h.workspace)
+		owner := m.owner()
 		switch {
-		case !inOld && err == nil && ws == m.ref.Workspace && h.id == m.ref.ID.String():
-			continue
-		case !inOld:
+		case m.bytes.Err() != nil:
+			continue // it went away
+		case !m.inOld():
+			owner = m.ref
 		case m.head.Err() != nil:
 			strange(m.key, migration.KeyWrongType)
 			continue
-		case err != nil:
+		case owner.Workspace.IsZero():
 			strange(m.key, migration.KeyInvalidWorkspace)
 			continue
-		case h.id != m.ref.ID.String():
+		case owner.ID != m.ref.ID:
 			strange(m.key, migration.KeyOtherID)
 			continue
-		default:
-			m.ref.Workspace = ws
 		}
-		batch.Jobs = append(batch.Jobs, migration.StoredJob{JobRef: m.ref, Bytes: m.bytes.Val()})
+		batch.Jobs = append(batch.Jobs, migration.StoredJob{JobRef: owner, Bytes: m.bytes.Val()})
 	}
 	return nil
 }

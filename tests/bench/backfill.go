@@ -123,10 +123,11 @@ func (c *copies) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPip
 // recordCopies gives the calls by which Relay copies stored jobs, and lets Redis know their script.
 func (b *measuring) recordCopies(ctx context.Context, stored jobs) ([][]any, error) {
 	refs := make([]migration.JobRef, stored.number)
-	for n := range refs {
+	for i := range refs {
+		n := i * scatter % stored.number // in no order of theirs, as a walk through Redis meets them
 		var errID, errWorkspace error
-		refs[n].ID, errID = job.ParseID(stored.id(n))
-		refs[n].Workspace, errWorkspace = workspace.Parse(stored.workspace(n))
+		refs[i].ID, errID = job.ParseID(stored.id(n))
+		refs[i].Workspace, errWorkspace = workspace.Parse(stored.workspace(n))
 		if err := errors.Join(errID, errWorkspace); err != nil {
 			return nil, fmt.Errorf("job %d: %w", n, err)
 		}
