@@ -302,7 +302,7 @@ func TestMigrateRetireIsRefusedByEachCondition(t *testing.T) {
 			o.inNewOnly(app.ExitDiffers, "verify", "--rate=0", "--index-lag=0", "--record")
 			return err
 		}},
-		"a live server": {migration.ConditionServers, "1 of 2 live servers do not fit: one in strict new", func(o operated) error {
+		"a live server": {migration.ConditionServers, `1 of 2 live servers do not fit: "one" in strict new`, func(o operated) error {
 			var err error
 			for id, phase := range map[string]string{"one": "strict new", "two": "new only"} {
 				said := `{"id":"` + id + `","phase":"` + phase + `"}`
@@ -403,7 +403,7 @@ func TestMigrateRetireEndsCleanly(t *testing.T) {
 	}
 	stdout, _ := o.migrate(app.ExitOK, "retire", "--execute", "--workspace=globex", "--force=none of theirs")
 	require.Regexp(t, `removed +0\n`, stdout)
-	stdout, _ = o.migrate(app.ExitOK, "retire", "--execute", "--restart", "--force=all of them")
+	stdout, _ = o.migrate(app.ExitOK, "retire", "--execute", "--force=all of them")
 	require.Regexp(t, `removed +2\n`, stdout)
 	require.Zero(t, o.rdb.Exists(t.Context(), "ai:jobs:1", "ai:jobs:2").Val())
 }
