@@ -123,10 +123,13 @@ func digest(t *testing.T, rdb *redis.Client) string {
 	return text
 }
 
-// startDebuggable starts a server that tells its digest.
+// startDebuggable starts a server that tells its digest, which takes seconds where there is much.
 func startDebuggable(t *testing.T) *redis.Client {
 	t.Helper()
-	return redisserver.Start(t, "--enable-debug-command", "yes").Client(t)
+	server := redisserver.Start(t, "--enable-debug-command", "yes")
+	rdb := redis.NewClient(&redis.Options{Network: "unix", Addr: server.Socket, ReadTimeout: 5 * time.Minute})
+	t.Cleanup(func() { require.NoError(t, rdb.Close()) })
+	return rdb
 }
 
 // hashes reads hashes in one round trip; what is none is empty.
