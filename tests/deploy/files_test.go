@@ -316,7 +316,7 @@ func TestComposesRedisAdmitsItsUsers(t *testing.T) {
 	socket := filepath.Join(dir, "s")
 	script := strings.NewReplacer("$$", "$", "/etc/redis/users.acl", acl, "/tmp/users.acl", filepath.Join(dir, "users.acl"),
 		"--dir /data", "--dir "+dir+" --port 0 --unixsocket "+socket).Replace(service.Entrypoint[2])
-	passwords := environment{"REDIS_SERVER_PASSWORD": "d0e5", "REDIS_OPERATOR_PASSWORD": "b0a7"}
+	passwords := environment{"REDIS_SERVER_PASSWORD": "d0e5", "REDIS_OPERATOR_PASSWORD": "b0a7", "REDIS_ADMIN_PASSWORD": "c0de"}
 	require.Len(t, service.Environment, len(passwords))
 	cmd := exec.CommandContext(t.Context(), "sh", "-euc", script)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
@@ -339,6 +339,7 @@ func TestComposesRedisAdmitsItsUsers(t *testing.T) {
 	}{
 		redisserver.ServerUser:   {passwords["REDIS_SERVER_PASSWORD"], true},
 		redisserver.OperatorUser: {passwords["REDIS_OPERATOR_PASSWORD"], true},
+		"administrator":          {passwords["REDIS_ADMIN_PASSWORD"], true},
 		"default":                {"", false},
 	} {
 		rdb := redis.NewClient(&redis.Options{Network: "unix", Addr: socket, Username: user, Password: c.password, DisableIdentity: true})
@@ -349,6 +350,9 @@ func TestComposesRedisAdmitsItsUsers(t *testing.T) {
 			require.NoError(t, err)
 			require.Contains(t, info, "maxmemory_policy:noeviction\r\n")
 			require.Contains(t, info, "aof_enabled:1\r\n")
+		}
+		for _, command := range [][]any{{"ACL", "LOG"}, {"SLOWLOG", "GET"}} {
+			require.Equal(t, user == "administrator", rdb.Do(t.Context(), command...).Err() == nil, "%s: %v", user, command)
 		}
 		require.NoError(t, rdb.Close())
 	}
