@@ -401,8 +401,11 @@ func TestMigrateRetireEndsCleanly(t *testing.T) {
 		_, stderr := o.migrate(app.ExitRefused, append([]string{"retire"}, args...)...)
 		require.NotContains(t, stderr, "gate")
 	}
-	stdout, _ := o.migrate(app.ExitOK, "retire", "--execute", "--workspace=globex", "--force=none of theirs")
+	_, refused := o.migrate(app.ExitRefused, "retire", "--execute")
+	stdout, stderr := o.migrate(app.ExitOK, "retire", "--execute", "--workspace=globex", "--force=none of theirs")
 	require.Regexp(t, `removed +0\n`, stdout)
+	require.Regexp(t, `gate retire +closed: two clean passes: .*\n$`, stdout)
+	require.Equal(t, strings.Replace(refused, "relay: refused: ", "forced: ", 1), stderr, "it says what it overrules")
 	stdout, _ = o.migrate(app.ExitOK, "retire", "--execute", "--restart", "--force=all of them")
 	require.Regexp(t, `removed +2\n`, stdout)
 	require.Zero(t, o.rdb.Exists(t.Context(), "ai:jobs:1", "ai:jobs:2").Val())
