@@ -29,7 +29,7 @@ func migrateRetireCommand(environ []string) *cobra.Command {
 		Long: "Go through all stored jobs and remove each old copy whose new copy is whole, and equal or fresher. What new does\n" +
 			"not hold stays, and so does what is no job. It is refused while its gate is closed, and stops where the gate\n" +
 			"closes meanwhile. What was done is kept: the next run goes on where this one ended.\n\n" + exitCodes,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	flags := cmd.Flags()
 	way.addChanging(flags)

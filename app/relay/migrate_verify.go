@@ -32,7 +32,7 @@ func migrateVerifyCommand(environ []string) *cobra.Command {
 		Long: "Compare the copies of every job, their expiries, index entries, queue entries and idempotency keys, judged by\n" +
 			"the phase in the environment. It writes nothing, but with --record what it found, for\n" +
 			"the gates. What differs is asked about again a while later and reported only if it is the same still.\n\n" + judgedByFlags + exitCodes,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	flags := cmd.Flags()
 	way.addReading(flags)
