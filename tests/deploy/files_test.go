@@ -318,21 +318,10 @@ func TestComposesRedisAdmitsItsUsers(t *testing.T) {
 		"--dir /data", "--dir "+dir+" --port 0 --unixsocket "+socket).Replace(service.Entrypoint[2])
 	passwords := environment{"REDIS_SERVER_PASSWORD": "d0e5", "REDIS_OPERATOR_PASSWORD": "b0a7", "REDIS_ADMIN_PASSWORD": "c0de"}
 	require.Len(t, service.Environment, len(passwords))
-	cmd := exec.CommandContext(t.Context(), "sh", "-euc", script)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	for name := range service.Environment {
 		require.Contains(t, passwords, name)
-		cmd.Env = append(cmd.Env, name+"="+passwords[name])
 	}
-	var output harness.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() { _ = cmd.Wait() }) // the test's context ends it
-
-	require.Eventually(t, func() bool {
-		conn, err := new(net.Dialer).DialContext(t.Context(), "unix", socket)
-		return err == nil && conn.Close() == nil
-	}, 20*time.Second, 5*time.Millisecond, "%s", output.String())
+	output := startRedis(t, script, socket, passwords)
 	for user, c := range map[string]struct {
 		password string
 		admitted bool
@@ -357,6 +346,52 @@ func TestComposesRedisAdmitsItsUsers(t *testing.T) {
 		require.NoError(t, rdb.Close())
 	}
 	require.Contains(t, service.Healthcheck.Test[1], "REDISCLI_AUTH=$$REDIS_SERVER_PASSWORD redis-cli --user "+redisserver.ServerUser+" ping")
+}
+
+// startRedis runs a script that starts a Redis server at a socket, which ends with the test.
+func startRedis(t *testing.T, script, socket string, env environment) (output *harness.Buffer) {
+	t.Helper()
+	output = &harness.Buffer{}
+	cmd := exec.CommandContext(t.Context(), "sh", "-euc", script)
+	cmd.Dir, cmd.Env = filepath.Dir(socket), []string{"PATH=" + os.Getenv("PATH")}
+	for name, value := range env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	cmd.Stdout, cmd.Stderr = output, output
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Wait() }) // the test's context ends it
+	require.Eventually(t, func() bool {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "unix", socket)
+		return err == nil && conn.Close() == nil
+	}, 20*time.Second, 5*time.Millisecond, "%s", output.String())
+	return output
+}
+
+// TestReadmeStartsRedisWithItsUsers runs its lines, with a socket in the place of the port.
+func TestReadmeStartsRedisWithItsUsers(t *testing.T) {
+	t.Parallel()
+	block := regexp.MustCompile(`(?ms)^      for user in server operator;.*?migrate status$`).FindString(read(t, "../../README.md"))
+	start, use, found := strings.Cut(block, " --daemonize yes\n")
+	require.True(t, found)
+	dir := t.TempDir()
+	acl, err := filepath.Abs(aclFile)
+	require.NoError(t, err)
+	socket := filepath.Join(dir, "s")
+	startRedis(t, "cp "+acl+" users.acl\n"+strings.Replace(start, "redis-server", "exec redis-server --port 0 --unixsocket "+socket, 1), socket, nil)
+	commands := regexp.MustCompile(`REDIS_URL=(redis://\S+:\$\(cat (\w+\.password)\)@127\.0\.0\.1:6379/0) (?:RELAY_API_KEYS_FILE=keys\.yaml )?\.bin/relay (.*)`).
+		FindAllStringSubmatch(use, -1)
+	require.Len(t, commands, 2)
+	for _, c := range commands {
+		url := strings.NewReplacer("$(cat "+c[2]+")", strings.TrimSpace(read(t, filepath.Join(dir, c[2]))), "redis://", "unix://",
+			"127.0.0.1:6379/0", socket).Replace(c[1])
+		requireCommand(t, strings.Fields(c[3])...)
+		if c[3] == "serve" {
+			harness.Start(t, environment{"REDIS_URL": url, "RELAY_API_KEYS_FILE": "../../configs/keys.yaml"})
+			continue
+		}
+		code, _, stderr := harness.Run(t, environment{"REDIS_URL": url}, strings.Fields(c[3])...)
+		require.Equal(t, app.ExitOK, code, stderr)
+	}
 }
 
 // object is what is looked at of one of Kubernetes'.
