@@ -221,5 +221,9 @@ func (r backfillResult) rows() []row {
 	if !r.Recorded {
 		recorded = "no: " + r.Unrecorded
 	}
-	return append(rows, r.errorsRow(), row{"at the end", end}, row{"recorded for the gates", recorded})
+	rows = append(rows, r.errorsRow(), row{"at the end", end})
+	if r.To != migration.Old.String() {
+		return rows // no gate asks for it
+	}
+	return append(rows, row{"recorded for gate " + migration.GateBack.String(), recorded})
 }
