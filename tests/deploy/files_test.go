@@ -549,7 +549,7 @@ func TestKubernetesServersFit(t *testing.T) {
 	}
 }
 
-func TestKubernetesBackfillFits(t *testing.T) {
+func TestKubernetesMigrateFits(t *testing.T) {
 	t.Parallel()
 	all := kubernetes(t)
 	job := all["Job "].Spec // its name is generated
@@ -558,8 +558,24 @@ func TestKubernetesBackfillFits(t *testing.T) {
 	c := job.Template.Spec.Containers[0]
 	requireCommand(t, c.Args...)
 	require.Contains(t, c.Args, "--metrics-addr=0.0.0.0:"+strconv.Itoa(c.Ports[0].Port))
-	require.Equal(t, "FailJob", job.Failures.Rules[0].Action)
-	require.Equal(t, []int{app.ExitDiffers, app.ExitRefused}, job.Failures.Rules[0].Codes.Values)
+	for i, code := range []int{app.ExitDiffers, app.ExitRefused} {
+		require.Equal(t, "FailJob", job.Failures.Rules[i].Action)
+		require.Equal(t, []int{code}, job.Failures.Rules[i].Codes.Values)
+	}
+	text := read(t, "../../configs/kubernetes/migrate.yaml")
+	scripts := regexp.MustCompile(`(?m)^#   sed '(.*)' migrate\.yaml \|`).FindAllStringSubmatch(text, -1)
+	require.NotEmpty(t, scripts)
+	for _, script := range scripts {
+		edit := exec.CommandContext(t.Context(), "sed", script[1], "migrate.yaml")
+		edit.Dir = "../../configs/kubernetes"
+		edited, err := edit.Output()
+		require.NoError(t, err)
+		var o object
+		require.NoError(t, yaml.Unmarshal(edited, &o))
+		args := o.Spec.Template.Spec.Containers[0].Args
+		require.NotEqual(t, c.Args, args)
+		requireCommand(t, args...)
+	}
 }
 
 // TestKubernetesKeepsMetricsForPrometheus: what names workspaces is reached from there alone.
@@ -587,6 +603,31 @@ func TestKubernetesKeepsMetricsForPrometheus(t *testing.T) {
 			want[port.Name] = port.Name == "http"
 		}
 		require.Equal(t, want, open, name)
+	}
+}
+
+// TestPrometheusFindsWhatKubernetesRuns: by the labels and ports of the manifests, under the names that the rules know.
+func TestPrometheusFindsWhatKubernetesRuns(t *testing.T) {
+	t.Parallel()
+	var config struct {
+		Scrapes []struct {
+			Job       string `yaml:"job_name"`
+			Discovery []struct {
+				Selectors []struct{ Label string }
+			} `yaml:"kubernetes_sd_configs"`
+			Relabel []struct{ Regex, Action string } `yaml:"relabel_configs"`
+		} `yaml:"scrape_configs"`
+	}
+	require.NoError(t, yaml.Unmarshal([]byte(read(t, "../../configs/prometheus/kubernetes.yml")), &config))
+	all := kubernetes(t)
+	require.Len(t, config.Scrapes, 2)
+	for i, c := range []struct{ job, object string }{{"relay", "Deployment relay"}, {"relay-backfill", "Job "}} {
+		scrape, template := config.Scrapes[i], all[c.object].Spec.Template
+		require.Equal(t, c.job, scrape.Job)
+		require.Equal(t, "app.kubernetes.io/name="+template.Metadata.Labels["app.kubernetes.io/name"], scrape.Discovery[0].Selectors[0].Label)
+		ports := template.Spec.Containers[0].Ports
+		require.Equal(t, "keep", scrape.Relabel[0].Action)
+		require.Equal(t, ports[len(ports)-1].Name, scrape.Relabel[0].Regex)
 	}
 }
 
