@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/fx"
@@ -13,6 +14,7 @@ import (
 	"github.com/relay-jobs/relay/adapters/redisjobs"
 	"github.com/relay-jobs/relay/adapters/systemclock"
 	"github.com/relay-jobs/relay/adapters/telemetry"
+	"github.com/relay-jobs/relay/core/fault"
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/usecase"
 	"github.com/relay-jobs/relay/ports"
@@ -21,9 +23,11 @@ import (
 // presence tells the migration's gates of this server: that it lives and in which phase, and how many of its reads fell
 // back to an old copy.
 //
-// A server is not ready before its first beat: else a gate could open over its head.
+// A server is not ready before its first beat, nor once its latest has died: else a gate could open over its head.
 type presence struct {
 	*question
+
+	beating *beating
 
 	phase migration.Phase
 	index *indexKeeper
@@ -40,14 +44,15 @@ func newPresence(
 ) *presence {
 	clock := systemclock.Clock{}
 	p := &presence{
-		phase: c.Phase, index: index, gates: usecase.GateKeeper{Facts: state, Log: state}, log: log,
-		beat: usecase.Heartbeat{
-			Servers: state, Clock: clock,
-			Server: migration.Server{
-				ID: serverID(), Phase: c.Phase, Version: BuildInfo().Version, Started: clock.Now().UTC().Truncate(time.Second),
-			},
-			Failed: func(err error) { log.Warn("heartbeat failed", reason(err)) },
+		beating: &beating{LiveServers: state}, phase: c.Phase, index: index, gates: usecase.GateKeeper{Facts: state, Log: state},
+		log: log,
+	}
+	p.beat = usecase.Heartbeat{
+		Servers: p.beating, Clock: clock,
+		Server: migration.Server{
+			ID: serverID(), Phase: c.Phase, Version: BuildInfo().Version, Started: clock.Now().UTC().Truncate(time.Second),
 		},
+		Failed: func(err error) { log.Warn("heartbeat failed", reason(err)) },
 	}
 	p.question = &question{name: "heartbeat", ask: p.announce, log: log}
 	hits := usecase.FlushFallbackHits{
@@ -61,6 +66,34 @@ func newPresence(
 		ends.Wait()
 	})
 	return p
+}
+
+// beating keeps when the latest beat was.
+type beating struct {
+	ports.LiveServers
+
+	latest atomic.Pointer[time.Time]
+}
+
+// Beat implements ports.LiveServers.
+func (b *beating) Beat(ctx context.Context, s migration.Server) error {
+	now := time.Now()
+	err := b.LiveServers.Beat(ctx, s)
+	if err == nil {
+		b.latest.Store(&now)
+	}
+	return err //nolint:wrapcheck // already a fault
+}
+
+// Check implements ports.HealthCheck.
+func (p *presence) Check(ctx context.Context) error {
+	if err := p.question.Check(ctx); err != nil {
+		return err
+	}
+	if latest := p.beating.latest.Load(); latest != nil && time.Since(*latest) > migration.ServerLife {
+		return fault.New(fault.Unavailable, fault.CodeStorageUnavailable, "the gates take this server for dead")
+	}
+	return nil
 }
 
 // serverID tells operators where a server runs; what is random in it sets apart those of one machine.
@@ -80,11 +113,13 @@ func (p *presence) announce(ctx context.Context) error {
 	}
 	if !p.asked {
 		state, closed, err := p.gates.AtStart(ctx, p.phase)
-		if err != nil {
+		if fault.KindOf(err) == fault.Unavailable {
 			return err
 		}
 		p.asked = true
-		if closed {
+		if err != nil {
+			p.log.Warn("serving though it cannot be told whether the gate is open; `relay migrate status` says more", reason(err))
+		} else if closed {
 			p.log.Warn("serving behind a closed gate; `relay migrate status` says why",
 				zap.Stringer("gate", state.Gate), zap.Stringers("closed_by", state.ClosedBy()))
 		}

@@ -15,8 +15,4 @@ type OldCopies interface {
 	Retire(ctx context.Context, jobs []migration.JobRef, dry bool) ([]migration.Retired, error)
 	// Held tells for each job which schemas hold a whole record of it. The answers stand in the order of jobs.
 	Held(ctx context.Context, jobs []migration.JobRef) ([]migration.Held, error)
-	// SaveRetireCheckpoint keeps how far a removal has come; one at the start forgets it.
-	SaveRetireCheckpoint(ctx context.Context, c migration.RetireCheckpoint) error
-	// RetireCheckpoint gives what was kept, the zero RetireCheckpoint where nothing was.
-	RetireCheckpoint(ctx context.Context) (migration.RetireCheckpoint, error)
 }

@@ -56,7 +56,7 @@ func NewCopies(rdb redis.UniversalClient) *Copies {
 
 // copyJobSource is copy_job.lua behind the parts that it needs.
 func copyJobSource() string {
-	return versionSource + withoutRevSource + placeSource + statesSource + entriesSource + mendSource + contentsSource + copySource
+	return versionSource + keepNowSource + placeSource + statesSource + entriesSource + mendSource + contentsSource + copySource
 }
 
 // Keys implements ports.JobCopies. It takes two round trips, and a third where the new schema alone holds jobs.

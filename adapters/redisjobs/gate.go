@@ -84,14 +84,14 @@ func (m *MigrationState) Audit(ctx context.Context, e migration.AuditEntry) erro
 // Facts implements ports.GateFacts.
 func (m *MigrationState) Facts(ctx context.Context, entries int64, workers bool) (migration.Facts, error) {
 	var now *redis.TimeCmd
-	var info, withoutRev *redis.StringCmd
+	var info, withoutRev, retired *redis.StringCmd
 	var passes, ids *redis.StringSliceCmd
 	var seen, hits *redis.MapStringStringCmd
 	err := pipelined(ctx, m.rdb, func(p redis.Pipeliner) {
 		now, info = p.Time(ctx), p.Info(ctx, "server")
 		passes, ids = p.LRange(ctx, passesKey, 0, -1), p.ZRange(ctx, serversKey, 0, -1)
 		seen, hits = p.HGetAll(ctx, phasesSeenKey), p.HGetAll(ctx, fallbackKey)
-		withoutRev = p.Get(ctx, withoutRevKey)
+		withoutRev, retired = p.Get(ctx, withoutRevKey), p.Get(ctx, retiredKey)
 	})
 	if err != nil {
 		return migration.Facts{}, err
@@ -101,8 +101,9 @@ func (m *MigrationState) Facts(ctx context.Context, entries int64, workers bool)
 	}
 	f := migration.Facts{
 		Now: now.Val().UTC(), Process: processOf(info.Val()), Seen: phasesSeen(seen.Val()),
-		LastFallback: microTime(hits.Val()["last"]), WithoutRev: microTime(withoutRev.Val()),
+		LastFallback: microTime(hits.Val()["last"]),
 	}
+	f.WithoutRev, f.Retired = keptTime(withoutRev, f.Now), keptTime(retired, f.Now)
 	if text, ok := hits.Val()["count"]; ok {
 		if f.FallbackHits, err = strconv.ParseInt(text, 10, 64); err != nil {
 			return migration.Facts{}, untrusted(err)
@@ -110,8 +111,9 @@ func (m *MigrationState) Facts(ctx context.Context, entries int64, workers bool)
 	}
 	for _, text := range passes.Val() {
 		var p migration.RecordedPass
-		if err := json.Unmarshal([]byte(text), &p); err != nil {
-			return migration.Facts{}, untrusted(err)
+		if json.Unmarshal([]byte(text), &p) != nil {
+			f.Unreadable++ // by another version, perhaps
+			continue
 		}
 		f.Passes = append(f.Passes, p)
 	}
@@ -125,6 +127,17 @@ func (m *MigrationState) Facts(ctx context.Context, entries int64, workers bool)
 		f.Workers, f.WorkersKnown, err = m.workers(ctx)
 	}
 	return f, err
+}
+
+// keptTime reads what keep_now.lua keeps. What is none may hide any time: it counts as now.
+func keptTime(kept *redis.StringCmd, now time.Time) time.Time {
+	if errors.Is(kept.Err(), redis.Nil) {
+		return time.Time{}
+	}
+	if at := microTime(kept.Val()); !at.IsZero() {
+		return at
+	}
+	return now
 }
 
 // queue looks at entries from the newest to the oldest: the list grows at the one end and shrinks at the other, so that

@@ -29,9 +29,9 @@ const (
 	// passesKey keeps the recorded passes and auditKey who did what.
 	passesKey = "ai:migration-passes"
 	auditKey  = "ai:migration-audit"
-	// retireCheckpointKey holds how far the removal of old copies has come.
-	retireCheckpointKey = "ai:retire-checkpoint"
-	oldPrefix           = "ai:jobs:"
+	// retiredKey says when an old copy was last removed.
+	retiredKey = "ai:retired"
+	oldPrefix  = "ai:jobs:"
 	// oldPattern matches every key of the old schema, and keys beside it that hold no job.
 	oldPattern = oldPrefix + "*"
 	// anyPrefix is what every workspace's keys of the new schema begin with.

@@ -2,7 +2,9 @@ package redisjobs_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -10,6 +12,7 @@ import (
 	"github.com/relay-jobs/relay/adapters/redisjobs"
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/core/usecase"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
@@ -111,9 +114,121 @@ func TestHashesOfTooManyFieldsAreNoJobs(t *testing.T) {
 	require.Contains(t, classesOf(migration.Judge(migration.DualWrite, facts[0])), migration.DifferenceWrongType)
 }
 
+// TestAHashOfTooManyFieldsIsOneDifference: reads by id show it, lists have it, and nothing that strict new would lose is
+// called clean.
+func TestAHashOfTooManyFieldsIsOneDifference(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	ref := migration.JobRef{Workspace: workspaceID(t, "acme"), ID: jobID(t, "one")}
+	for _, beside := range []bool{false, true} {
+		rdb := redisserver.Start(t).Client(t)
+		fields := []any{
+			"job_id", "one", "workspace_id", "acme", "status", "completed", "enqueued_at", "2026-11-21T19:28:54.017837+00:00",
+		}
+		if beside {
+			require.NoError(t, rdb.HSet(ctx, "ai:job:acme:one", append(slices.Clone(fields), "status", "pending")...).Err())
+		}
+		for n := range 1100 {
+			fields = append(fields, fmt.Sprint("field", n), "x")
+		}
+		require.NoError(t, rdb.HSet(ctx, "ai:jobs:one", fields...).Err())
+		pass(t, rdb, migration.DualWrite, usecase.IndexJobsInput{})
+		facts, err := redisjobs.NewCopies(redisserver.AsOperator(t, rdb)).Compare(ctx, []migration.JobRef{ref})
+		require.NoError(t, err)
+		require.Equal(t, []migration.DifferenceClass{migration.DifferenceWrongType}, classesOf(migration.Judge(migration.DualWrite, facts[0])))
+	}
+}
+
 func classesOf(found []migration.Difference) (classes []migration.DifferenceClass) {
 	for _, d := range found {
 		classes = append(classes, d.Class)
 	}
 	return classes
+}
+
+// TestCopiesOfWhatAWriterWithoutRevChanged: a field that says nothing of the order of copies is no less a change.
+func TestCopiesOfWhatAWriterWithoutRevChanged(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	ref := migration.JobRef{Workspace: workspaceID(t, "acme"), ID: jobID(t, "one")}
+	for name, c := range map[string]struct {
+		rev     string // of both copies, "" for none
+		alone   bool   // old is
+		outcome migration.CopyOutcome
+		traced  bool
+	}{
+		"over a rev":               {"1", false, migration.CopyRepaired, true},
+		"nothing tells which":      {"", false, migration.CopyConflict, false},
+		"a job that it made":       {"", true, migration.CopyMade, true},
+		"a job that Relay made":    {"1", true, migration.CopyMade, false},
+		"a job of Relay, rev of 9": {"9", false, migration.CopyRepaired, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rdb := redisserver.Start(t).Client(t)
+			fields := []any{
+				"job_id", "one", "workspace_id", "acme", "status", "running", "action_provider", "google", "action_name",
+				"gmail.send", "params", "{}", "enqueued_at", "2026-11-21T19:28:54.017837+00:00", "attempts", "1",
+			}
+			if c.rev != "" {
+				fields = append(fields, "rev", c.rev)
+			}
+			require.NoError(t, rdb.HSet(ctx, "ai:jobs:one", fields...).Err())
+			if !c.alone {
+				require.NoError(t, rdb.HSet(ctx, "ai:job:acme:one", fields...).Err())
+			}
+			require.NoError(t, rdb.HSet(ctx, "ai:jobs:one", "attempts", "2", "params", `{"a":2}`).Err())
+			old, inNew := rdb.HGetAll(ctx, "ai:jobs:one").Val(), rdb.HGetAll(ctx, "ai:job:acme:one").Val()
+			rights := redisserver.AsOperator(t, rdb)
+			copied, err := redisjobs.NewCopies(rights).Copy(ctx, []migration.JobRef{ref}, migration.New, false)
+			require.NoError(t, err)
+			require.Equal(t, c.outcome, copied[0].Outcome)
+			if c.outcome != migration.CopyConflict {
+				inNew = old
+			}
+			require.Equal(t, old, rdb.HGetAll(ctx, "ai:jobs:one").Val())
+			require.Equal(t, inNew, rdb.HGetAll(ctx, "ai:job:acme:one").Val())
+			facts, err := redisjobs.NewMigrationState(rights).Facts(ctx, 0, false)
+			require.NoError(t, err)
+			require.Equal(t, c.traced, !facts.WithoutRev.IsZero())
+		})
+	}
+}
+
+// TestRemovalsAreKnown: no copy to the old schema before the last of them counts.
+func TestRemovalsAreKnown(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	rdb := redisserver.AsOperator(t, redisserver.Start(t).Client(t))
+	r := redisserver.AsServer(t, rdb)
+	ref := migration.JobRef{Workspace: workspaceID(t, "acme"), ID: jobID(t, "one")}
+	_, err := repositoryOf(t, r, migration.DualWrite).Enqueue(ctx, draft(t, "one", ""))
+	require.NoError(t, err)
+	removed := func(dry bool) time.Time {
+		retired, err := redisjobs.NewOldCopies(rdb).Retire(ctx, []migration.JobRef{ref}, dry)
+		require.NoError(t, err)
+		require.Equal(t, migration.RetireRemoved, retired[0].Outcome)
+		facts, err := redisjobs.NewMigrationState(rdb).Facts(ctx, 0, false)
+		require.NoError(t, err)
+		return facts.Retired
+	}
+	require.Zero(t, removed(true))
+	before, err := rdb.Time(ctx).Result()
+	require.NoError(t, err)
+	require.False(t, removed(false).Before(before.UTC().Truncate(time.Microsecond)))
+}
+
+// TestWhatCannotBeReadClosesGatesAndStopsNobody: another version may have kept more.
+func TestWhatCannotBeReadClosesGatesAndStopsNobody(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	rdb := redisserver.Start(t).Client(t)
+	m := redisjobs.NewMigrationState(redisserver.AsServer(t, rdb))
+	require.NoError(t, rdb.RPush(ctx, "ai:migration-passes", `{"kind":"of a later version"}`, "{").Err())
+	require.NoError(t, rdb.Set(ctx, "ai:writer-without-rev", "yesterday", 0).Err())
+	require.NoError(t, rdb.HSet(ctx, "ai:retired", "a", "b").Err())
+	facts, err := m.Facts(ctx, 0, false)
+	require.NoError(t, err)
+	require.Equal(t, 2, facts.Unreadable)
+	require.Equal(t, facts.Now, facts.WithoutRev)
+	require.Equal(t, facts.Now, facts.Retired)
 }

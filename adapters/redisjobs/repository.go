@@ -24,8 +24,8 @@ var stampSource string
 //go:embed script/version.lua
 var versionSource string
 
-//go:embed script/without_rev.lua
-var withoutRevSource string
+//go:embed script/keep_now.lua
+var keepNowSource string
 
 //go:embed script/enqueue_job.lua
 var enqueueSource string
@@ -69,7 +69,7 @@ func planSource(p migration.Phase) string {
 
 // updateJobSource is update_job.lua behind the parts that it needs.
 func updateJobSource(p migration.Phase) string {
-	return planSource(p) + versionSource + withoutRevSource + stampSource + placeSource + statesSource + updateSource
+	return planSource(p) + versionSource + keepNowSource + stampSource + placeSource + statesSource + updateSource
 }
 
 // maxKnownRounds bounds how often an enqueue follows an idempotency key that names another job each time.

@@ -3,13 +3,10 @@ package redisjobs
 import (
 	"context"
 	_ "embed"
-	"encoding/json"
-	"errors"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/relay-jobs/relay/core/migration"
-	"github.com/relay-jobs/relay/core/workspace"
 )
 
 //go:embed script/retire_job.lua
@@ -27,7 +24,7 @@ func NewOldCopies(rdb redis.UniversalClient) *OldCopies {
 }
 
 func retireJobSource() string {
-	return versionSource + placeSource + statesSource + entriesSource + mendSource + contentsSource + retireSource
+	return versionSource + keepNowSource + placeSource + statesSource + entriesSource + mendSource + contentsSource + retireSource
 }
 
 // Retire implements ports.OldCopies. It takes one round trip, and more where Redis does not know the script.
@@ -38,7 +35,7 @@ func (o *OldCopies) Retire(ctx context.Context, jobs []migration.JobRef, dry boo
 	}
 	replies, err := evalEach(ctx, o.rdb, o.retire, len(jobs), func(i int) ([]string, []any) {
 		ref := jobs[i]
-		return indexedKeys(ref.Workspace, ref.ID), []any{ref.Workspace.String(), ref.ID.String(), ref.ID.SortBytes(), flag}
+		return append(indexedKeys(ref.Workspace, ref.ID), retiredKey), []any{ref.Workspace.String(), ref.ID.String(), ref.ID.SortBytes(), flag}
 	})
 	if err != nil {
 		return nil, err
@@ -79,45 +76,4 @@ func (o *OldCopies) Held(ctx context.Context, jobs []migration.JobRef) ([]migrat
 		out[i].New = inNew[i].Err() == nil && ownerOf(inNew[i].Val()).inNew(ref.Workspace, ref.ID) == mine
 	}
 	return out, nil
-}
-
-// retireCheckpoint is a kept migration.RetireCheckpoint.
-type retireCheckpoint struct {
-	Process   string                 `json:"process"`
-	At        migration.Position     `json:"at"`
-	Workspace string                 `json:"workspace_id,omitempty"`
-	Counts    migration.RetireCounts `json:"counts"`
-}
-
-// RetireCheckpoint implements ports.OldCopies.
-func (o *OldCopies) RetireCheckpoint(ctx context.Context) (migration.RetireCheckpoint, error) {
-	text, err := o.rdb.Get(ctx, retireCheckpointKey).Bytes()
-	if errors.Is(err, redis.Nil) {
-		return migration.RetireCheckpoint{}, nil
-	}
-	if err != nil {
-		return migration.RetireCheckpoint{}, translate(err)
-	}
-	var kept retireCheckpoint
-	err = json.Unmarshal(text, &kept)
-	var ws workspace.ID
-	if err == nil && kept.Workspace != "" {
-		ws, err = workspace.Parse(kept.Workspace)
-	}
-	if err != nil {
-		return migration.RetireCheckpoint{}, nil //nolint:nilerr // on any doubt a pass starts over
-	}
-	return migration.RetireCheckpoint{Process: kept.Process, At: kept.At, Workspace: ws, Counts: kept.Counts}, nil
-}
-
-// SaveRetireCheckpoint implements ports.OldCopies.
-func (o *OldCopies) SaveRetireCheckpoint(ctx context.Context, c migration.RetireCheckpoint) error {
-	if c.At == 0 {
-		return translate(o.rdb.Del(ctx, retireCheckpointKey).Err())
-	}
-	text, err := json.Marshal(retireCheckpoint{c.Process, c.At, c.Workspace.String(), c.Counts})
-	if err != nil {
-		return untrusted(err)
-	}
-	return translate(o.rdb.Set(ctx, retireCheckpointKey, text, 0).Err())
 }

@@ -243,29 +243,6 @@ func TestHeld(t *testing.T) {
 	require.Equal(t, []migration.Held{{New: true}}, held)
 }
 
-func TestRetireCheckpoints(t *testing.T) {
-	rdb := redisserver.Start(t).Client(t)
-	ctx, old := t.Context(), NewOldCopies(redisserver.AsOperator(t, rdb))
-	acme := acmeJob(t, "1").Workspace
-	kept, err := old.RetireCheckpoint(ctx)
-	require.NoError(t, err)
-	require.Equal(t, migration.RetireCheckpoint{}, kept)
-	want := migration.RetireCheckpoint{Process: "p", At: 1 << 63, Workspace: acme}
-	want.Counts.Add([]migration.Retired{{Outcome: migration.RetireRemoved, Entries: 1}}, []migration.StrangeKey{{Class: migration.KeyOtherID}})
-	require.NoError(t, old.SaveRetireCheckpoint(ctx, want))
-	kept, err = old.RetireCheckpoint(ctx)
-	require.NoError(t, err)
-	require.Equal(t, want, kept)
-	for _, odd := range []string{"", "{", `{"at": 1, "workspace_id": "ACME"}`, `{"at": 1, "counts": {"jobs": {"of a later version": 1}}}`} {
-		require.NoError(t, rdb.Set(ctx, retireCheckpointKey, odd, 0).Err())
-		kept, err = old.RetireCheckpoint(ctx)
-		require.NoError(t, err)
-		require.Equal(t, migration.RetireCheckpoint{}, kept, odd)
-	}
-	require.NoError(t, old.SaveRetireCheckpoint(ctx, migration.RetireCheckpoint{Process: "p"}))
-	require.Zero(t, rdb.Exists(ctx, retireCheckpointKey).Val())
-}
-
 // TestRetireUnderWriters: while servers in new only finish jobs, and somebody who knows no rev finishes others in old
 // where a copy is still there, old copies are removed over and over. Nothing that was written is lost: each job's last
 // state stands in new, or in an old copy that was kept.

@@ -94,7 +94,7 @@ func TestScriptsNameTheirKeysAndArguments(t *testing.T) {
 			}
 		}
 		for _, line := range regexp.MustCompile(`(?m)^-- KEYS\[\d+\] .*$`).FindAllString(header, -1) {
-			require.Regexp(t, `^-- KEYS\[\d+\] ai:(jobs:|job:|queue:|idempotency:|index:|index-state|index-sweep|server:|servers|phases-seen|fallback-hits|writer-without-rev)`, line, name)
+			require.Regexp(t, `^-- KEYS\[\d+\] ai:(jobs:|job:|queue:|idempotency:|index:|index-state|index-sweep|server:|servers|phases-seen|fallback-hits|retired|writer-without-rev)`, line, name)
 		}
 		require.NotRegexp(t, `['"]ai:`, code, "%s builds a key that it does not declare", name)
 	}

@@ -102,8 +102,11 @@ func factsOf(ref migration.JobRef, reply *redis.Cmd) (migration.JobFacts, error)
 		stored.Left = time.Duration(left) * time.Millisecond
 		switch said := values[1+2*i].(type) {
 		case string:
-			if said == "type" {
+			switch said {
+			case "type":
 				stored.Holds = migration.HoldsOther
+			case "many":
+				stored.Holds = migration.HoldsUnwieldy
 			}
 		case []any:
 			fields := fieldsOf(said)

@@ -17,18 +17,17 @@ import (
 
 func migrateRetireCommand(environ []string) *cobra.Command {
 	var (
-		way     passFlags
-		batch   int
-		force   string
-		quiet   time.Duration
-		restart bool
+		way   passFlags
+		batch int
+		force string
+		quiet time.Duration
 	)
 	cmd := &cobra.Command{
 		Use:   "retire (--dry-run | --execute)",
 		Short: "Remove the old copies, once nothing needs them",
 		Long: "Go through all stored jobs and remove each old copy whose new copy is whole, and equal or fresher. What new does\n" +
 			"not hold stays, and so does what is no job. It is refused while its gate is closed, and stops where the gate\n" +
-			"closes meanwhile. What was done is kept: the next run goes on where this one ended.\n\n" + exitCodes,
+			"closes meanwhile. It may be interrupted and run again: what was removed is gone.\n\n" + exitCodes,
 		Args: noArguments,
 	}
 	flags := cmd.Flags()
@@ -37,7 +36,6 @@ func migrateRetireCommand(environ []string) *cobra.Command {
 	flags.StringVar(&force, "force", "", "the reason why a closed gate does not matter; it is kept")
 	addQuiet(flags, &quiet)
 	flags.IntVar(&batch, "batch-size", 100, "keys of one step")
-	flags.BoolVar(&restart, "restart", false, "forget where an earlier run ended")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ws, err := way.check()
 		if err != nil {
@@ -50,7 +48,7 @@ func migrateRetireCommand(environ []string) *cobra.Command {
 			return errors.New("--force needs a reason, and --execute")
 		}
 		in := usecase.RetireInput{
-			DryRun: way.dryRun, Batch: batch, Rate: way.rate, Workspace: ws, Restart: restart, Force: force,
+			DryRun: way.dryRun, Batch: batch, Rate: way.rate, Workspace: ws, Force: force,
 		}
 		return onStorage(cmd, environ, func(ctx context.Context, s storage) error {
 			in.Command, s.gates.Quiet = s.command, quiet
@@ -95,7 +93,7 @@ func (s storage) retire(ctx context.Context, in usecase.RetireInput, asJSON bool
 		err = fmt.Errorf("after %s: %w", retireLine(counts, in.DryRun), closed)
 	} else if err != nil {
 		result.ending = endedBy(err)
-		err = interrupted(err, retireLine(counts, in.DryRun), goesOn)
+		err = interrupted(err, retireLine(counts, in.DryRun), beginsAnew)
 	}
 	if err := errors.Join(err, printResult(out, asJSON, result, result.rows())); err != nil {
 		return err

@@ -331,7 +331,7 @@ func TestMigrateRetireIsRefusedByEachCondition(t *testing.T) {
 			o.inNewOnly(app.ExitDiffers, "verify", "--rate=0", "--index-lag=0", "--record")
 			return err
 		}},
-		"a live server": {migration.ConditionServers, "1 of 2 live servers do not fit: one in strict new", func(o operated) error {
+		"a live server": {migration.ConditionServers, `1 of 2 live servers do not fit: "one" in strict new`, func(o operated) error {
 			var err error
 			for id, phase := range map[string]string{"one": "strict new", "two": "new only"} {
 				said := `{"id":"` + id + `","phase":"` + phase + `"}`
@@ -435,7 +435,7 @@ func TestMigrateRetireEndsCleanly(t *testing.T) {
 	require.Regexp(t, `removed +0\n`, stdout)
 	require.Regexp(t, `gate retire +closed: two clean passes: .*\n$`, stdout)
 	require.Equal(t, strings.Replace(refused, "relay: refused: ", "forced: ", 1), stderr, "it says what it overrules")
-	stdout, _ = o.migrate(app.ExitOK, "retire", "--execute", "--restart", "--force=all of them")
+	stdout, _ = o.migrate(app.ExitOK, "retire", "--execute", "--force=all of them")
 	require.Regexp(t, `removed +2\n`, stdout)
 	require.Zero(t, o.rdb.Exists(t.Context(), "ai:jobs:1", "ai:jobs:2").Val())
 }

@@ -139,11 +139,12 @@ type Holding uint8
 
 // What a key may hold.
 const (
-	HoldsNothing Holding = iota
-	HoldsStub            // a record that says neither whose nor which job's it is
-	HoldsWhole           // the copy
-	HoldsForeign         // a record of another workspace or job, or nobody's
-	HoldsOther           // something else than a hash
+	HoldsNothing  Holding = iota
+	HoldsStub             // a record that says neither whose nor which job's it is
+	HoldsWhole            // the copy
+	HoldsForeign          // a record of another workspace or job, or nobody's
+	HoldsOther            // something else than a hash
+	HoldsUnwieldy         // the job's, with far more fields than any: no pass goes through them
 )
 
 // StoredCopy is what one schema holds of a job.
@@ -213,8 +214,10 @@ func Judge(p Phase, f JobFacts) []Difference {
 func judgeCopies(p Phase, f JobFacts) (class DifferenceClass, behind StoredCopy, mark uint64) {
 	oldHolds, newHolds := f.Old.Holds == HoldsWhole, f.New.Holds == HoldsWhole
 	switch {
-	case f.New.Holds == HoldsOther:
+	case f.New.Holds == HoldsOther, f.New.Holds == HoldsUnwieldy:
 		return DifferenceWrongType, f.New, 0
+	case f.Old.Holds == HoldsUnwieldy && p.LooksAtOld():
+		return DifferenceWrongType, f.Old, 0
 	case f.New.Holds == HoldsForeign:
 		return DifferenceContradiction, f.New, 0
 	case f.New.Holds == HoldsStub && p.LooksAtNew():
@@ -241,6 +244,9 @@ func judgePair(p Phase, f JobFacts) (class DifferenceClass, behind StoredCopy, m
 		return DifferenceConflict, f.New, markOfFields(f.New.Fields)
 	}
 	oldLacks, newLacks, differ := compareFields(f.Old.Fields, f.New.Fields)
+	if (differ || oldLacks && newLacks) && tied(f.Old.Version, f.New.Version) {
+		return DifferenceConflict, f.New, markOfFields(f.New.Fields)
+	}
 	class, behind = DifferenceStale, f.Old
 	switch {
 	case !differ && oldLacks && !newLacks:
@@ -254,6 +260,12 @@ func judgePair(p Phase, f JobFacts) (class DifferenceClass, behind StoredCopy, m
 		return 0, StoredCopy{}, 0
 	}
 	return class, behind, markOfFields(behind.Fields)
+}
+
+// tied tells whether nothing tells which of two differing copies is the fresher: neither was ever written by Relay, and their
+// times and states say the same.
+func tied(old, new job.Version) bool { //nolint:revive // the names of the two schemas
+	return old.Rev == 0 && new.Rev == 0 && job.Fresher(old, new) != job.CopyOld && job.Fresher(new, old) != job.CopyOld
 }
 
 func expireTogether(a, b time.Duration) bool {

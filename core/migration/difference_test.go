@@ -96,6 +96,18 @@ func TestJudge(t *testing.T) {
 			migration.JobFacts{Old: oldCopy(1, 1), New: holds("new", migration.HoldsOther)},
 			migration.DifferenceWrongType, "new", all,
 		},
+		"new has too many fields": {
+			migration.JobFacts{Old: oldCopy(1, 1), New: holds("new", migration.HoldsUnwieldy)},
+			migration.DifferenceWrongType, "new", all,
+		},
+		"old has too many fields": {
+			migration.JobFacts{Old: holds("old", migration.HoldsUnwieldy), New: none},
+			migration.DifferenceWrongType, "old", looksOld,
+		},
+		"old has too many fields, beside new": {
+			migration.JobFacts{Old: holds("old", migration.HoldsUnwieldy), New: newCopy(1, 1)},
+			migration.DifferenceWrongType, "old", looksOld,
+		},
 		"old has the higher rev": {
 			migration.JobFacts{Old: oldCopy(2, 1), New: newCopy(1, 2)}, migration.DifferenceStale, "new", looksNew,
 		},
@@ -115,7 +127,15 @@ func TestJudge(t *testing.T) {
 			migration.JobFacts{Old: oldCopy(2, 2), New: newCopy(2, 2, "name", "b")}, migration.DifferenceStale, "new", looksNew,
 		},
 		"one version without rev, other bodies": {
-			migration.JobFacts{Old: oldCopy(0, 2), New: newCopy(0, 2, "name", "b")}, migration.DifferenceStale, "old", looksOld,
+			migration.JobFacts{Old: oldCopy(0, 2), New: newCopy(0, 2, "name", "b")}, migration.DifferenceConflict, "new", all,
+		},
+		"one version without rev, each has a field of its own": {
+			migration.JobFacts{Old: oldCopy(0, 2, "name", "a", "attempts", "2"), New: newCopy(0, 2, "name", "a", "traceparent", "t")},
+			migration.DifferenceConflict, "new", all,
+		},
+		"one version without rev, new has more": {
+			migration.JobFacts{Old: oldCopy(0, 2, "name", "a"), New: newCopy(0, 2, "name", "a", "attempts", "2")},
+			migration.DifferenceExtraField, "old", looksOld,
 		},
 		"new has the higher rev, old the later time": {
 			migration.JobFacts{Old: oldCopy(1, 3), New: newCopy(2, 2)}, migration.DifferenceConflict, "new", all,

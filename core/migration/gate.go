@@ -166,6 +166,8 @@ type Facts struct {
 	Seen         map[Phase]PhaseSeen // of phases that ever had a live server
 	FallbackHits int64               // ever
 	LastFallback time.Time           // zero for never
+	Unreadable   int                 // recorded passes that this version cannot read
+	Retired      time.Time           // when an old copy was last removed; zero for never
 	WithoutRev   time.Time           // when it was last seen that somebody had written without rev over a rev; zero for never
 	Quiet        time.Duration       // for how long no read may have fallen back; 0 for DefaultQuiet
 	Queue        Queue
@@ -215,10 +217,14 @@ func (e *ClosedError) Error() string {
 	return fmt.Sprintf("the gate %q is %s", e.Gate, e.Text())
 }
 
-// Decide tells whether facts open g, and names every condition that they do not meet.
-func Decide(g Gate, f Facts) GateState {
+// Decide tells whether facts open g, and names every condition that they do not meet: of all of the gate's, or of those
+// that are given.
+func Decide(g Gate, f Facts, only ...Condition) GateState {
 	s := GateState{Gate: g}
 	for _, c := range g.Conditions() {
+		if len(only) > 0 && !slices.Contains(only, c) {
+			continue
+		}
 		for _, text := range f.unmet(g, c) {
 			s.Reasons = append(s.Reasons, Reason{c, text})
 		}
@@ -257,7 +263,10 @@ func at(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 // verified gives the first of the newest two verifications in a row that are clean and speak for g, and else why there
 // are none. A partial pass cannot show that all is well, but it can show that something is not.
 func (f Facts) verified(g Gate) (first RecordedPass, why []string) {
-	if f.Process == "" {
+	switch {
+	case f.Unreadable > 0:
+		return first, f.unreadable()
+	case f.Process == "":
 		return first, texts("the server does not tell which process it is")
 	}
 	var second RecordedPass
@@ -280,6 +289,11 @@ func (f Facts) verified(g Gate) (first RecordedPass, why []string) {
 		}
 	}
 	return first, texts("%d of 2 recorded in %s%s", found(second), g.judging(), f.newestElsewhere(g))
+}
+
+// unreadable keeps a gate closed: what cannot be read may be the pass that found a difference.
+func (f Facts) unreadable() []string {
+	return texts("%d recorded passes cannot be read", f.Unreadable)
 }
 
 // judging names the phases in which a verification speaks for g.
@@ -332,6 +346,9 @@ func (f Facts) newestFirst() []RecordedPass {
 
 // copiedBack gives the newest pass that shows the old schema to be whole.
 func (f Facts) copiedBack() (RecordedPass, []string) {
+	if f.Unreadable > 0 {
+		return RecordedPass{}, f.unreadable()
+	}
 	for _, p := range f.newestFirst() {
 		switch {
 		case p.Kind != PassToOld || !p.Whole:
@@ -341,6 +358,8 @@ func (f Facts) copiedBack() (RecordedPass, []string) {
 			return RecordedPass{}, texts("the newest pass, of %s, was made in another server process", at(p.Started))
 		case p.Ended.After(f.Now):
 			return RecordedPass{}, texts("the storage's clock was set back since the newest pass, of %s", at(p.Started))
+		case !p.Started.After(f.Retired):
+			return RecordedPass{}, texts("old copies were removed until %s, and the newest pass is of %s", at(f.Retired), at(p.Started))
 		case !p.Clean:
 			return RecordedPass{}, texts("the newest pass, of %s, was not clean: %s", at(p.Started), ByClass(p.Counts))
 		default:
@@ -357,7 +376,7 @@ func (f Facts) servers(g Gate) (why []string) {
 	var elsewhere []string
 	for _, s := range f.Servers {
 		if !g.fits(s.Phase) {
-			elsewhere = append(elsewhere, fmt.Sprintf("%s in %s", s.ID, s.Phase))
+			elsewhere = append(elsewhere, fmt.Sprintf("%q in %s", s.ID, s.Phase))
 		}
 	}
 	if n := len(elsewhere); n > 0 {
@@ -392,9 +411,6 @@ func (f Facts) writers(g Gate) []string {
 		}
 		return nil // nothing is known of writers, and nothing opens the gate either
 	}
-	if f.WithoutRev.After(first.Started) {
-		return texts("a job that was written without rev was found at %s", at(f.WithoutRev))
-	}
 	covered := first.Started
 	for _, p := range slices.Backward(f.newestFirst()) {
 		switch {
@@ -406,6 +422,9 @@ func (f Facts) writers(g Gate) []string {
 		default:
 			covered = p.Started
 		}
+	}
+	if f.WithoutRev.After(first.Started) {
+		return texts("a job that was written without rev was found at %s", at(f.WithoutRev))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -133,11 +134,15 @@ func PassOfBackfill(to Schema, c BackfillCounts) RecordedPass {
 	return p
 }
 
-// ByClass writes counts by class down, those that are not zero.
+// ByClass writes counts by class down, those that are not zero. A class is stored text where the counts were: it is quoted
+// where it is not a plain name.
 func ByClass(counts map[string]int64) string {
 	var parts []string
 	for _, class := range slices.Sorted(maps.Keys(counts)) {
 		if n := counts[class]; n > 0 {
+			if strings.Trim(class, "abcdefghijklmnopqrstuvwxyz- ") != "" {
+				class = strconv.Quote(class)
+			}
 			parts = append(parts, fmt.Sprintf("%s %d", class, n))
 		}
 	}

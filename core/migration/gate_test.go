@@ -147,26 +147,38 @@ func TestEachConditionClosesItsGateAlone(t *testing.T) {
 			func(f *migration.Facts) { f.Passes[0].Phase = migration.DualWrite },
 		},
 		{
-			"servers elsewhere", migration.Gates(), migration.ConditionServers, "4 of 5 live servers do not fit: a in ", nil,
+			"a pass that nobody can read", forward(), migration.ConditionVerified, "1 recorded passes cannot be read",
+			func(f *migration.Facts) { f.Unreadable = 1 },
 		},
 		{
-			"a canary", forward(), migration.ConditionServers, "1 of 2 live servers do not fit: c in canary",
+			"a pass that nobody can read, on the way back", back, migration.ConditionCopiedBack, "1 recorded passes cannot be read",
+			func(f *migration.Facts) { f.Unreadable = 1 },
+		},
+		{
+			"old copies removed since", back, migration.ConditionCopiedBack, "old copies were removed until ",
+			func(f *migration.Facts) { f.Retired = f.Now },
+		},
+		{
+			"servers elsewhere", migration.Gates(), migration.ConditionServers, `4 of 5 live servers do not fit: "a" in `, nil,
+		},
+		{
+			"a canary", forward(), migration.ConditionServers, `1 of 2 live servers do not fit: "c" in canary`,
 			func(f *migration.Facts) {
 				f.Servers = append(f.Servers[:1], migration.Server{ID: "c", Phase: migration.Canary})
 			},
 		},
 		{
-			"dual write", behind, migration.ConditionServers, "d in dual write",
+			"dual write", behind, migration.ConditionServers, `"d" in dual write`,
 			func(f *migration.Facts) { f.Servers[0] = migration.Server{ID: "d", Phase: migration.DualWrite} },
 		},
 		{
 			"strict new",
 			[]migration.Gate{migration.GateRetire, migration.GateBack},
-			migration.ConditionServers, "d in strict new",
+			migration.ConditionServers, `"d" in strict new`,
 			func(f *migration.Facts) { f.Servers[0] = migration.Server{ID: "d", Phase: migration.StrictNew} },
 		},
 		{
-			"new only", append(slices.Clone(fallbackOff), back...), migration.ConditionServers, "d in new only",
+			"new only", append(slices.Clone(fallbackOff), back...), migration.ConditionServers, `"d" in new only`,
 			func(f *migration.Facts) { f.Servers[0] = migration.Server{ID: "d", Phase: migration.NewOnly} },
 		},
 		{
@@ -289,7 +301,7 @@ func TestEachConditionClosesItsGateAlone(t *testing.T) {
 				require.Equal(t, c.condition, state.Reasons[0].Condition)
 				require.Contains(t, state.Reasons[0].Text, c.text)
 				if c.change == nil {
-					require.Regexp(t, `: a in [a-z ]+, c in [a-z ]+, d in none, …$`, state.Reasons[0].Text)
+					require.Regexp(t, `: "a" in [a-z ]+, "c" in [a-z ]+, "d" in none, …$`, state.Reasons[0].Text)
 				}
 			})
 			if closed[g] == nil {

@@ -1,7 +1,5 @@
 package migration
 
-import "github.com/relay-jobs/relay/core/workspace"
-
 // RetireOutcome is what became of one job's old copy, or would in a dry run.
 type RetireOutcome uint8
 
@@ -112,12 +110,4 @@ func (c RetireCounts) Kept() (n int64) {
 		n += keys
 	}
 	return n
-}
-
-// RetireCheckpoint is how far a removal has come.
-type RetireCheckpoint struct {
-	Process   string // the server process that At belongs to
-	At        Position
-	Workspace workspace.ID // the one that the removal is for, zero for all
-	Counts    RetireCounts
 }

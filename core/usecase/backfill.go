@@ -178,7 +178,13 @@ func (p *backfillPass) sameProcess(ctx context.Context) (bool, error) {
 // startOver forgets how far the pass came, unless that happens for ever.
 func (p *backfillPass) startOver() error {
 	p.kept = migration.Checkpoint{Workspace: p.in.Workspace}
-	if p.starts++; p.starts > maxStarts {
+	p.starts++
+	return boundStarts(p.starts)
+}
+
+// boundStarts ends a pass that started over too often.
+func boundStarts(starts int) error {
+	if starts > maxStarts {
 		return fault.New(fault.Unavailable, fault.CodeStorageUnavailable, "Another server answers again and again")
 	}
 	return nil

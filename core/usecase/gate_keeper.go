@@ -36,6 +36,15 @@ func (u GateKeeper) State(ctx context.Context, g migration.Gate) (migration.Gate
 	return migration.Decide(g, f), nil
 }
 
+// Servers decides about one gate by its servers alone, which takes no longer than to ask for them.
+func (u GateKeeper) Servers(ctx context.Context, g migration.Gate) (migration.GateState, error) {
+	f, err := u.Facts.Facts(ctx, 0, false)
+	if err != nil {
+		return migration.GateState{}, err //nolint:wrapcheck // already a fault
+	}
+	return migration.Decide(g, f, migration.ConditionServers), nil
+}
+
 // AtStart decides about the gate that a server passes which starts in phase p, before its first beat. warn is true where
 // it is closed: the server says so and serves.
 func (u GateKeeper) AtStart(ctx context.Context, p migration.Phase) (s migration.GateState, warn bool, err error) {

@@ -25,7 +25,6 @@ type RetireInput struct {
 	Batch     int          // keys of one step; 0 for 100
 	Rate      int          // jobs a second at most; 0 for no bound
 	Workspace workspace.ID // the only one; zero for all
-	Restart   bool         // forget what was kept of an earlier pass
 	Force     string       // the reason why a closed gate does not matter; empty to respect it
 	Command   Command
 }
@@ -43,8 +42,9 @@ type RetireProgress struct {
 const gateInterval = 10 * time.Second
 
 // Do is refused with a *migration.ClosedError while the gate is closed, at the start and under way, unless it is forced
-// or a dry run; under way it leaves a checkpoint, and where the context ends as well. It goes through all keys in one
-// server process, and starts over where that changed.
+// or a dry run. It goes through all keys in one server process, and starts over where that changed. No position is kept
+// of a pass that did not come to its end: what it removed is gone, and old copies may have been made again since, also
+// behind where it stood.
 func (u Retire) Do(
 	ctx context.Context, in RetireInput, progress func(RetireProgress),
 ) (counts migration.RetireCounts, err error) {
@@ -54,21 +54,21 @@ func (u Retire) Do(
 	p := retirePass{Retire: u, in: in, progress: progress}
 	p.pacer = pacer{load: u.Load, clock: u.Clock, rate: in.Rate}
 	if err := p.begin(ctx); err != nil {
-		return p.kept.Counts, err
+		return p.counts, err
 	}
 	for {
 		if err := p.pacer.wait(ctx, p.standing); err != nil {
-			return p.kept.Counts, err
+			return p.counts, err
 		}
 		if err := p.gate(ctx); err != nil {
-			return p.kept.Counts, err
+			return p.counts, err
 		}
 		end, err := p.step(ctx)
 		if err != nil {
-			return p.kept.Counts, err
+			return p.counts, err
 		}
 		if end {
-			return p.kept.Counts, p.save(ctx)
+			return p.counts, nil
 		}
 	}
 }
@@ -78,12 +78,15 @@ type retirePass struct {
 	Retire
 	in       RetireInput
 	progress func(RetireProgress)
-	kept     migration.RetireCheckpoint
+	counts   migration.RetireCounts
+	at       migration.Position
+	process  string // that at belongs to
+	starts   int    // how often the pass started over
 	pacer    pacer
 	decided  time.Time // when the gate was last found open
 }
 
-// begin passes the gate, leaves a trace, and takes up the checkpoint of an earlier pass.
+// begin passes the gate and leaves a trace.
 func (p *retirePass) begin(ctx context.Context) error {
 	if p.in.DryRun {
 		return nil
@@ -92,14 +95,7 @@ func (p *retirePass) begin(ctx context.Context) error {
 		return err
 	}
 	p.decided = p.Clock.Now()
-	if err := p.Gates.Executes(ctx, p.in.Command); err != nil || p.in.Restart {
-		return err
-	}
-	kept, err := p.Old.RetireCheckpoint(ctx)
-	if kept.Workspace == p.in.Workspace {
-		p.kept = kept
-	}
-	return err //nolint:wrapcheck // already a fault
+	return p.Gates.Executes(ctx, p.in.Command)
 }
 
 // gate stops the pass where the gate has closed.
@@ -116,6 +112,19 @@ func (p *retirePass) gate(ctx context.Context) error {
 	return err
 }
 
+// servers stops the pass where a server writes old copies. A server beats before it serves, so that where none does now,
+// none had made a job whose key was met before.
+func (p *retirePass) servers(ctx context.Context) error {
+	if p.in.DryRun || p.in.Force != "" {
+		return nil
+	}
+	s, err := p.Gates.Servers(ctx, migration.GateRetire)
+	if err == nil && !s.Open {
+		return &migration.ClosedError{GateState: s}
+	}
+	return err
+}
+
 // standing tells that the pass stands still.
 func (p *retirePass) standing() {
 	p.tell(true)
@@ -124,20 +133,24 @@ func (p *retirePass) standing() {
 func (p *retirePass) tell(waiting bool) {
 	if p.progress != nil {
 		p.progress(RetireProgress{
-			Counts: p.kept.Counts, Fraction: p.kept.At.Fraction(), Pace: p.pacer.pace, Waiting: waiting,
+			Counts: p.counts, Fraction: p.at.Fraction(), Pace: p.pacer.pace, Waiting: waiting,
 		})
 	}
 }
 
 // step does one batch, and tells whether it was the last.
 func (p *retirePass) step(ctx context.Context) (end bool, err error) {
-	batch, err := p.Keys.Keys(ctx, p.kept.At, p.in.Batch)
+	batch, err := p.Keys.Keys(ctx, p.at, p.in.Batch)
 	if err != nil {
 		return false, err //nolint:wrapcheck // already a fault
 	}
-	if p.kept.At != 0 && batch.Process != p.kept.Process {
-		p.kept = migration.RetireCheckpoint{}
-		return false, nil
+	if p.at != 0 && batch.Process != p.process {
+		p.counts, p.at = migration.RetireCounts{}, 0
+		p.starts++
+		return false, boundStarts(p.starts)
+	}
+	if err := p.servers(ctx); err != nil {
+		return false, err
 	}
 	retired, err := p.retire(ctx, batch.Jobs)
 	if err != nil {
@@ -147,15 +160,11 @@ func (p *retirePass) step(ctx context.Context) (end bool, err error) {
 	if !p.in.Workspace.IsZero() {
 		strange = nil // nobody's
 	}
-	p.kept.Counts.Add(retired, strange)
-	p.kept.Process, p.kept.At, p.kept.Workspace = batch.Process, batch.Next, p.in.Workspace
+	p.counts.Add(retired, strange)
+	p.process, p.at = batch.Process, batch.Next
 	p.pacer.did(len(retired))
 	p.tell(false)
-	if batch.Next == 0 {
-		return true, nil
-	}
-	// What was done is kept also where the context has ended meanwhile.
-	return false, p.save(context.WithoutCancel(ctx))
+	return batch.Next == 0, nil
 }
 
 // retire removes the old copies of a batch.
@@ -169,11 +178,4 @@ func (p *retirePass) retire(ctx context.Context, jobs []migration.StoredJob) ([]
 		all = append(all, retired...)
 	}
 	return all, nil
-}
-
-func (p *retirePass) save(ctx context.Context) error {
-	if p.in.DryRun {
-		return nil
-	}
-	return p.Old.SaveRetireCheckpoint(ctx, p.kept) //nolint:wrapcheck // already a fault
 }

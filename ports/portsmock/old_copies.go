@@ -64,32 +64,3 @@ func (mr *MockOldCopiesMockRecorder) Retire(ctx, jobs, dry interface{}) *gomock.
 	mr.mock.ctrl.T.Helper()
 	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "Retire", reflect.TypeOf((*MockOldCopies)(nil).Retire), ctx, jobs, dry)
 }
-
-// RetireCheckpoint mocks base method.
-func (m *MockOldCopies) RetireCheckpoint(ctx context.Context) (migration.RetireCheckpoint, error) {
-	m.ctrl.T.Helper()
-	ret := m.ctrl.Call(m, "RetireCheckpoint", ctx)
-	ret0, _ := ret[0].(migration.RetireCheckpoint)
-	ret1, _ := ret[1].(error)
-	return ret0, ret1
-}
-
-// RetireCheckpoint indicates an expected call of RetireCheckpoint.
-func (mr *MockOldCopiesMockRecorder) RetireCheckpoint(ctx interface{}) *gomock.Call {
-	mr.mock.ctrl.T.Helper()
-	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "RetireCheckpoint", reflect.TypeOf((*MockOldCopies)(nil).RetireCheckpoint), ctx)
-}
-
-// SaveRetireCheckpoint mocks base method.
-func (m *MockOldCopies) SaveRetireCheckpoint(ctx context.Context, c migration.RetireCheckpoint) error {
-	m.ctrl.T.Helper()
-	ret := m.ctrl.Call(m, "SaveRetireCheckpoint", ctx, c)
-	ret0, _ := ret[0].(error)
-	return ret0
-}
-
-// SaveRetireCheckpoint indicates an expected call of SaveRetireCheckpoint.
-func (mr *MockOldCopiesMockRecorder) SaveRetireCheckpoint(ctx, c interface{}) *gomock.Call {
-	mr.mock.ctrl.T.Helper()
-	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "SaveRetireCheckpoint", reflect.TypeOf((*MockOldCopies)(nil).SaveRetireCheckpoint), ctx, c)
-}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,20 +39,36 @@ func TestUsersStartWithNothing(t *testing.T) {
 	users := rights(t)
 	require.Len(t, users, 3)
 	require.Equal(t, []string{"off"}, users["default"])
-	for _, name := range []string{redisserver.ServerUser, redisserver.OperatorUser} {
-		const fixed = 6
-		require.Equal(t, []string{"on", "resetpass", "resetkeys", "resetchannels", "-@all", "~ai:*"}, users[name][:fixed], name)
-		for _, rule := range users[name][fixed:] {
-			require.Regexp(t, `^\+[a-z]+(\|[a-z]+)?$`, rule)
+	for name, keys := range map[string]string{
+		redisserver.ServerUser: `^~ai:[a-z-]+(:\*|:pending)?$`, redisserver.OperatorUser: `^~ai:\*$`,
+	} {
+		const fixed = 5
+		require.Equal(t, []string{"on", "resetpass", "resetkeys", "resetchannels", "-@all"}, users[name][:fixed], name)
+		rules := users[name][fixed:]
+		first := slices.IndexFunc(rules, func(rule string) bool { return strings.HasPrefix(rule, "+") })
+		require.Positive(t, first)
+		for i, rule := range rules {
+			if i < first {
+				require.Regexp(t, keys, rule)
+			} else {
+				require.Regexp(t, `^\+[a-z]+(\|[a-z]+)?$`, rule)
+			}
 		}
-		require.IsIncreasing(t, users[name][fixed:])
+		require.True(t, slices.IsSorted(rules[:first]), name)
+		require.IsIncreasing(t, rules[first:])
 	}
 }
 
-// TestEachRightIsUsed: one that nothing in the sources asks for is one too many. Which user asks is not told apart.
+// TestEachRightIsUsed: one that nothing in the sources, nor the runbook, asks for is one too many. Which user asks is not
+// told apart.
 func TestEachRightIsUsed(t *testing.T) {
 	t.Parallel()
 	var sources strings.Builder
+	for command := range strings.Lines(read(t, "../../configs/RUNBOOK.md")) {
+		if _, asked, ok := strings.Cut(command, "XREVRANGE "); ok {
+			sources.WriteString(".XRevRange(" + asked)
+		}
+	}
 	for _, pattern := range []string{"*.go", "script/*.lua"} {
 		files, err := filepath.Glob("../../adapters/redisjobs/" + pattern)
 		require.NoError(t, err)
@@ -95,7 +112,10 @@ func TestUsersMayDoNothingElse(t *testing.T) {
 		rdb  *redis.Client
 		more []string
 	}{
-		redisserver.ServerUser:   {redisserver.AsServer(t, admin), []string{"XADD ai:migration-audit * a b", "DUMP ai:k", "MULTI", "LTRIM ai:k 0 1"}},
+		redisserver.ServerUser: {redisserver.AsServer(t, admin), []string{
+			"XADD ai:migration-audit * a b", "DEL ai:migration-audit", "SET ai:backfill-checkpoint:new x",
+			"SET ai:k v", "DUMP ai:jobs:k", "MULTI", "LTRIM ai:queue:pending 0 1",
+		}},
 		redisserver.OperatorUser: {redisserver.AsOperator(t, admin), []string{"SETEX ai:k 1 v", "HINCRBY ai:k f 1", "HDEL ai:k f"}},
 	} {
 		require.NoError(t, c.rdb.Ping(t.Context()).Err())
@@ -125,10 +145,10 @@ func TestUsersMayWorkInAnyDatabase(t *testing.T) {
 	for _, url := range []string{server.URL(), server.OperatorURL()} {
 		rdb, err := redisjobs.Connect(redisjobs.ConnectOptions{URL: strings.TrimSuffix(url, "/0") + "/3"})
 		require.NoError(t, err)
-		require.NoError(t, rdb.Set(t.Context(), "ai:k", "v", 0).Err())
+		require.NoError(t, rdb.Set(t.Context(), "ai:index-state", "v", 0).Err())
 		require.NoError(t, rdb.Close())
 	}
-	require.Zero(t, server.Client(t).Exists(t.Context(), "ai:k").Val())
+	require.Zero(t, server.Client(t).Exists(t.Context(), "ai:index-state").Val())
 }
 
 func read(t *testing.T, file string) string {

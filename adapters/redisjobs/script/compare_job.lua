@@ -14,8 +14,9 @@
 --   {time}  the same of copies that have no rev: the latest of their times in microseconds since 1970, 0 for none
 --   {equal, old, old_ttl, new, new_ttl, missing, extra}   what is stored:
 --           equal is 1 where both copies are the workspace's and hold the same fields, else 0;
---           old and new are 'none' for no key, 'type' for a key that holds no job's hash, else fields and values by turns: all
---           of them where both copies are the workspace's and differ, else those of VERSIONED that are there;
+--           old and new are 'none' for no key, 'type' for a key that holds no hash, 'many' for a job's hash with far more
+--           fields than a job has, else fields and values by turns: all of them where both copies are the workspace's and differ, else
+--           those of VERSIONED that are there;
 --           each ttl is as PTTL gives it;
 --           missing and extra are the index entries that should be there and are not, and the other way round
 --   error   Redis would not say what a key holds           -> as Redis' own
@@ -27,13 +28,17 @@ for i = 1, 2 do
   if reply.err and not string.find(reply.err, 'WRONGTYPE', 1, true) then
     return reply
   end
-  if not reply.err and unwieldy(KEYS[i]) then
-    reply = {err = 'no job'}
-  end
   heads[i] = reply
-  if not reply.err and reply[1] == ARGV[2] and reply[2] == ARGV[1] then
-    held[i] = true
-    ask_about(place_of(reply[5], ARGV[3]), reply[4])
+  if not reply.err then
+    local own = reply[1] == ARGV[2] and reply[2] == ARGV[1]
+    if own then
+      ask_about(place_of(reply[5], ARGV[3]), reply[4])
+    end
+    if own and unwieldy(KEYS[i]) then
+      heads[i] = {many = true}
+    else
+      held[i] = own
+    end
   end
 end
 
@@ -67,6 +72,8 @@ local function said(i)
   local key, head, out = i == 1 and KEYS[1] or KEYS[2], heads[i], {}
   if head.err then
     out = 'type'
+  elseif head.many then
+    out = 'many'
   elseif whole then
     out = redis.call('HGETALL', key)
   else

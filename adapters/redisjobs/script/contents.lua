@@ -39,3 +39,14 @@ local function sooner(first, second)
   if a == b then return 0 end
   return (b < 0 or a >= 0 and a < b) and 1 or 2
 end
+
+-- changed_without_rev tells of two differing copies whether the old one is the fresher whatever their FIELDS say: of one rev
+-- above 0 only a writer that does not know rev makes them differ, and it writes old.
+local function changed_without_rev(old, new)
+  return revision(old[3]) == revision(new[3]) and revision(old[3]) > 0
+end
+
+-- tied tells whether nothing tells which of two differing copies is the fresher.
+local function tied(old, new)
+  return revision(old[3]) == 0 and revision(new[3]) == 0 and not old_is_fresher(old, new) and not old_is_fresher(new, old)
+end

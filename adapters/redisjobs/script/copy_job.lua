@@ -22,8 +22,9 @@
 --                         'made'       the missing copy was made, in old with a queue entry where the job is pending
 --                         'repaired'   the fresher copy took the other's place, old's with the same entry if none waits
 --                         'expiry'     equal copies expire together now
---                         'conflict'   new has the higher rev and old the later time, or the fresher copy lacks what
---                                      every job is made with and the other has: left
+--                         'conflict'   new has the higher rev and old the later time, or nothing tells which is the
+--                                      fresher, or the fresher copy lacks what every job is made with and the other
+--                                      has: left
 --                         'foreign'    another's record holds the old key: new stands alone
 --                         'breach'     the new hash contradicts its key: left
 --                         'type'       a key holds something else than a job's hash, or than the queue where an entry is
@@ -77,11 +78,13 @@ if old and new then
   else
     -- A copy that has all of the other and more is the whole one: no writer takes a field away and leaves the rest.
     outcome, from = 'repaired', 2
-    if old_has_all or not new_has_all and old_is_fresher(old, new) then
+    if old_has_all or not new_has_all and (changed_without_rev(old, new) or old_is_fresher(old, new)) then
       from = 1
+    elseif not new_has_all and tied(old, new) then
+      outcome, from = 'conflict', 0
     end
     local fresher, other = all_of_old, all_of_new
-    if from == 2 then
+    if from ~= 1 then
       fresher, other = all_of_new, all_of_old
     end
     for _, field in ipairs({'status', 'action_provider', 'action_name', 'params', 'enqueued_at'}) do
@@ -132,8 +135,9 @@ if from == 2 then
     redis.call('RPUSH', KEYS[4], ARGV[2])
   end
 end
-if outcome == 'repaired' and from == 1 and revision(old[3]) == revision(new[3]) then
-  wrote_without_rev(KEYS[5])
+if from == 1 and (outcome == 'repaired' and revision(old[3]) == revision(new[3]) or
+  outcome == 'made' and revision(old[3]) == 0) then -- Relay writes no job without rev
+  keep_now(KEYS[5])
 end
 redis.call('COPY', source, target, 'REPLACE')
 return {outcome, entries}

@@ -1,9 +1,11 @@
 -- Removes a job's old copy where its new copy is whole, and equal or fresher. The job's index entries follow in the same
--- step. What cannot be decided, what is not the workspace's and what new does not hold stays as it is.
+-- step, and the time of the last removal is kept: no copy to the old schema before it counts any more. What cannot be
+-- decided, what is not the workspace's and what new does not hold stays as it is.
 --
 -- KEYS[1] ai:jobs:{job_id}
 -- KEYS[2] ai:job:{workspace_id}:{job_id}
 -- KEYS[3] ai:index:{workspace_id}
+-- KEYS[4] ai:retired
 --
 -- ARGV[1] workspace_id
 -- ARGV[2] job_id
@@ -67,9 +69,7 @@ else
   elseif old_is_fresher(old, new) then
     outcome = 'fresher'
   else
-    -- Where neither has a rev, and nothing tells which is fresher, old_is_fresher is false both ways.
-    local ro, rn = revision(old[3]), revision(new[3])
-    if rn == ro and (rn > 0 or not old_is_fresher(new, old)) then
+    if changed_without_rev(old, new) or tied(old, new) then
       outcome = 'unlike'
     end
     for _, field in ipairs({'status', 'action_provider', 'action_name', 'params', 'enqueued_at'}) do
@@ -92,5 +92,6 @@ end
 local entries = mend_entries(KEYS[3], ARGV[4] ~= '')
 if outcome == 'removed' and ARGV[4] == '' then
   redis.call('DEL', KEYS[1])
+  keep_now(KEYS[4])
 end
 return {outcome, entries}

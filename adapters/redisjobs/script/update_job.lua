@@ -124,7 +124,7 @@ if ARGV[7] ~= '' then
   end
 end
 if old and new and from == old and revision(old[3]) == revision(new[3]) then
-  wrote_without_rev(KEYS[4])
+  keep_now(KEYS[4])
 end
 if mirror then
   redis.call('COPY', target, mirror, 'REPLACE')
