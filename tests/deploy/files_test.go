@@ -348,6 +348,29 @@ func TestComposesRedisAdmitsItsUsers(t *testing.T) {
 	require.Contains(t, service.Healthcheck.Test[1], "REDISCLI_AUTH=$$REDIS_SERVER_PASSWORD redis-cli --user "+redisserver.ServerUser+" ping")
 }
 
+// TestRunbookKeepsToTheOperatorsRights: each line for Redis in it says as whom, and may be run by that user.
+func TestRunbookKeepsToTheOperatorsRights(t *testing.T) {
+	t.Parallel()
+	server := redisserver.Start(t)
+	users := map[string]*redis.Client{
+		redisserver.OperatorUser: redisserver.AsOperator(t, server.Client(t)), "administrator": server.Client(t),
+	}
+	var run []string
+	for _, line := range regexp.MustCompile(`(?m)^    redis-cli (.*)$`).FindAllStringSubmatch(read(t, "../../configs/RUNBOOK.md"), -1) {
+		command, _, _ := strings.Cut(line[1], "#")
+		words := strings.Fields(command)
+		require.Equal(t, []string{"--user", "--askpass"}, []string{words[0], words[2]}, line[1])
+		require.Contains(t, users, words[1])
+		args := make([]any, len(words)-3)
+		for i, word := range words[3:] {
+			args[i] = word
+		}
+		require.NoError(t, users[words[1]].Do(t.Context(), args...).Err(), line[1])
+		run = append(run, words[3])
+	}
+	require.Equal(t, []string{"SET", "SET", "XREVRANGE", "ACL"}, run)
+}
+
 // startRedis runs a script that starts a Redis server at a socket, which ends with the test.
 func startRedis(t *testing.T, script, socket string, env environment) (output *harness.Buffer) {
 	t.Helper()
