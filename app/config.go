@@ -27,7 +27,7 @@ type Config struct {
 	HTTPAddr  string `env:"RELAY_HTTP_ADDR" envDefault:"127.0.0.1:8080" want:"host:port" usage:"where the API listens; port 0 takes a free one"`
 	AdminAddr string `env:"RELAY_ADMIN_ADDR" envDefault:"127.0.0.1:9090" want:"host:port" usage:"where metrics and pprof are served; keep consumers away from it"`
 
-	RedisURL          string        `env:"REDIS_URL" envDefault:"redis://127.0.0.1:6379/0" want:"a redis://, rediss:// or unix:// URL" usage:"the Redis server"`
+	RedisURL          string        `env:"REDIS_URL" envDefault:"redis://127.0.0.1:6379/0" want:"a redis://, rediss:// or unix:// URL with user and password percent-encoded" usage:"the Redis server"`
 	RedisPoolSize     int           `env:"RELAY_REDIS_POOL_SIZE" envDefault:"0" want:"a whole number from 0 to 10000" usage:"connections to Redis; 0 is 10 for each CPU"`
 	RedisDialTimeout  time.Duration `env:"RELAY_REDIS_DIAL_TIMEOUT" envDefault:"2s" want:"a duration above 0, such as 2s" usage:"time to connect to Redis"`
 	RedisReadTimeout  time.Duration `env:"RELAY_REDIS_READ_TIMEOUT" envDefault:"2s" want:"a duration above 0, such as 2s" usage:"time for an answer of Redis"`

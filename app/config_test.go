@@ -4,6 +4,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,6 +92,7 @@ func TestWrongValuesAreRefusedByTheNameOfTheirVariableAndNotRepeated(t *testing.
 		{"RELAY_ADMIN_ADDR": "::1:80"},
 		{"REDIS_URL": "http://:" + secret + "@localhost"},
 		{"REDIS_URL": "redis://:" + secret + "@localhost:x"},
+		{"REDIS_URL": "redis://relay-server:" + secret + "/+#@localhost:6379/0"},
 		{"REDIS_URL": secret},
 		{"REDIS_URL": "redis://localhost/zero"},
 		{"RELAY_REDIS_POOL_SIZE": "-1"},
@@ -134,6 +136,7 @@ func TestWrongValuesAreRefusedByTheNameOfTheirVariableAndNotRepeated(t *testing.
 			require.Equal(t, variable, refused.Variable)
 			require.NotEmpty(t, refused.Reason)
 			require.NotContains(t, err.Error(), secret)
+			require.Equal(t, variable == "REDIS_URL", strings.Contains(err.Error(), "user and password percent-encoded"))
 			require.Contains(t, err.Error(), variable+" (--"+app.FlagName(variable)+"): ")
 		}
 	}

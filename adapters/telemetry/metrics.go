@@ -3,6 +3,7 @@
 package telemetry
 
 import (
+	"errors"
 	"math"
 	"net/http"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/relay-jobs/relay/core/fault"
 	"github.com/relay-jobs/relay/core/migration"
 )
 
@@ -100,9 +102,25 @@ func info(name, help string, labels prometheus.Labels) prometheus.Collector {
 func (m *Metrics) Handler(log *zap.Logger) http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
 		ErrorHandling:     promhttp.ContinueOnError,
-		ErrorLog:          zap.NewStdLog(log),
+		ErrorLog:          scrapeLog{log},
 		EnableOpenMetrics: true,
 	})
+}
+
+// scrapeLog makes a line of what a scrape lacks. The errors themselves describe metrics in the words of the library.
+type scrapeLog struct{ log *zap.Logger }
+
+// Println implements promhttp.Logger.
+func (l scrapeLog) Println(said ...any) {
+	cause := fault.Internal
+	for _, s := range said {
+		if several, ok := s.(prometheus.MultiError); ok {
+			cause = fault.KindOf(errors.Join(several...))
+		} else if err, ok := s.(error); ok {
+			cause = fault.KindOf(err)
+		}
+	}
+	l.log.Warn("A scrape lacks metrics", zap.Stringer("cause", cause))
 }
 
 // Registry gives what is gathered, to tests and to pushers.

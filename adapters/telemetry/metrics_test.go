@@ -207,6 +207,10 @@ func TestScrapeShowsWhatTheStorageAnswers(t *testing.T) {
 			relay_queue_depth 0
 			relay_queue_oldest_age_seconds 0
 			relay_redis_up 0`},
+		"no load, no index": {&storage{load: away, complete: away, backlog: job.Backlog{Known: true}}, `
+			relay_queue_depth 0
+			relay_queue_oldest_age_seconds 0
+			relay_redis_up 0`},
 		"no index": {&storage{complete: away, backlog: job.Backlog{Known: true}}, `
 			relay_queue_depth 0
 			relay_queue_oldest_age_seconds 0
@@ -229,6 +233,9 @@ func TestScrapeShowsWhatTheStorageAnswers(t *testing.T) {
 			require.NoError(t, stop())
 			require.Equal(t, strings.HasPrefix(name, "no "), out.Len() > 0, "what is missing is told to the log: %s", &out)
 			require.NotContains(t, out.String(), "secret")
+			if out.Len() > 0 {
+				require.Regexp(t, `^\{"level":"warn",[^\n]*"msg":"A scrape lacks metrics","cause":"unavailable"\}\n$`, out.String())
+			}
 		})
 	}
 }

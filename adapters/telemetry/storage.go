@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -107,10 +106,16 @@ func (c *storageCollector) ask() (all []prometheus.Metric) {
 	}
 	for i, d := range []*prometheus.Desc{c.used, c.depth, c.complete} {
 		if errs[i] != nil { // of which the log is to hear
-			all = append(all, prometheus.NewInvalidMetric(d, errors.New(fault.KindOf(errs[i]).String())))
+			all = append(all, prometheus.NewInvalidMetric(d, withoutText(errs[i])))
 		}
 	}
 	return all
+}
+
+// withoutText gives the kind of a fault alone: an answer to a scrape may show it.
+func withoutText(err error) error {
+	kind := fault.KindOf(err)
+	return fault.New(kind, fault.CodeOf(err), kind.String())
 }
 
 func number(b bool) float64 {

@@ -12,7 +12,7 @@ import (
 )
 
 func apiKeyCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "apikey", Short: "Make API keys", Args: cobra.NoArgs, RunE: showHelp}
+	cmd := &cobra.Command{Use: "apikey", Short: "Make API keys", Args: noArguments, RunE: showHelp}
 	cmd.AddCommand(newAPIKeyCommand())
 	return cmd
 }
@@ -24,7 +24,7 @@ func newAPIKeyCommand() *cobra.Command {
 		Short: "Make an API key and the entry that admits it",
 		Long: "Print a new token, which is shown this once and kept nowhere, and the entry to add under `keys:` in the\n" +
 			"file that RELAY_API_KEYS_FILE names. The entry holds a hash of the token only.",
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&entry.WorkspaceID, "workspace", "", "the workspace that the key is for (required)")

@@ -154,7 +154,7 @@ func TestMigrateIndexRefusesWhatCannotBeMeant(t *testing.T) {
 		"--rate must be":                         {"--execute", "--rate=-1"},
 		"REDIS_URL (--redis-url)":                {"--execute", "--redis-url=redis://:" + secret + "@h:port"},
 		"is set but empty":                       {"--execute", "--redis-url="},
-		"now":                                    {"--execute", "now"},
+		"takes no arguments":                     {"--execute", secret},
 	} {
 		code, stdout, stderr := harness.Run(t, nil, append([]string{"migrate", "index"}, args...)...)
 		require.Equal(t, app.ExitRefused, code, "%v", args)

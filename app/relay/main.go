@@ -4,10 +4,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/relay-jobs/relay/app"
 )
@@ -23,10 +25,17 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		Short:         "A multi-tenant job API over Redis",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          noArguments,
 		RunE:          showHelp,
 	}
 	root.AddCommand(serveCommand(environ), migrateCommand(environ), apiKeyCommand(), versionCommand()) //nolint:contextcheck // cobra carries it
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		var unknown *pflag.NotExistError
+		if errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "" {
+			return errors.New("an unknown flag: the names of flags stand behind two dashes") // what it is may be secret
+		}
+		return err
+	})
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -46,6 +55,17 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	}
 	root.PrintErrf("relay: refused: %v\n", err) // configuration and command line alike
 	return app.ExitRefused
+}
+
+// noArguments refuses whatever is no flag, without a word of it: it may be a URL with a password.
+func noArguments(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case cmd.HasSubCommands():
+		return fmt.Errorf("unknown command: `%s --help` lists those that there are", cmd.CommandPath())
+	}
+	return fmt.Errorf("`%s` takes no arguments", cmd.CommandPath())
 }
 
 // faultError is what went wrong although it was asked for in the right way.

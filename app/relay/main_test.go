@@ -166,7 +166,7 @@ func TestServeRefusesWhatCannotBeMeant(t *testing.T) {
 		"no key file":      {environment{"RELAY_API_KEYS_FILE": "/nowhere/keys.yaml"}, nil, "RELAY_API_KEYS_FILE"},
 		"a broken one":     {environment{"RELAY_API_KEYS_FILE": broken}, nil, "RELAY_API_KEYS_FILE"},
 		"an unknown flag":  {nil, []string{"--hurry"}, "--hurry"},
-		"an argument":      {nil, []string{"now"}, "now"},
+		"an argument":      {nil, []string{secret}, "`relay serve` takes no arguments"},
 		"demo and a Redis": {environment{"RELAY_DEMO": "on", "REDIS_URL": "redis://:" + secret + "@h"}, nil, "REDIS_URL"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -313,6 +313,23 @@ func TestUnknownCommandsAreRefused(t *testing.T) {
 	code, stdout, _ := harness.Run(t, nil, "migrate")
 	require.Equal(t, app.ExitOK, code)
 	require.Contains(t, stdout, "index")
+}
+
+// TestArgumentsAreNotRepeated: where a flag was meant, they may hold a password.
+func TestArgumentsAreNotRepeated(t *testing.T) {
+	t.Parallel()
+	const secret = "redis://:hunter2@h:1"
+	for _, command := range []string{
+		"", "serve", "version", "apikey", "apikey new", "migrate", "migrate status", "migrate backfill", "migrate index", "migrate verify",
+		"migrate retire",
+	} {
+		for _, argument := range []string{secret, "-redis-url=" + secret} {
+			code, stdout, stderr := harness.Run(t, nil, append(strings.Fields(command), argument)...)
+			require.Equal(t, app.ExitRefused, code, "%s: %s", command, stderr)
+			require.Regexp(t, `takes no arguments|unknown command|an unknown flag`, stderr)
+			require.NotContains(t, stdout+stderr, "hunter2")
+		}
+	}
 }
 
 func TestVersionNamesTheBuild(t *testing.T) {

@@ -4,7 +4,7 @@ import "github.com/spf13/cobra"
 
 func migrateCommand(environ []string) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "migrate", Short: "Bring stored data in step, while servers run", Args: cobra.NoArgs, RunE: showHelp,
+		Use: "migrate", Short: "Bring stored data in step, while servers run", Args: noArguments, RunE: showHelp,
 	}
 	cmd.AddCommand(
 		migrateStatusCommand(environ), migrateBackfillCommand(environ), migrateIndexCommand(environ),

@@ -34,7 +34,7 @@ func migrateBackfillCommand(environ []string) *cobra.Command {
 			"other's place. Servers and workers may go on meanwhile, and it may be run twice or at once. What was done is kept:\n" +
 			"the next run goes on where this one ended. `SET ai:backfill-pause 1` holds it, `SET ai:backfill-rate 500` changes\n" +
 			"its rate while it runs.\n\n" + exitCodes,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	flags := cmd.Flags()
 	way.addChanging(flags)
@@ -221,5 +221,9 @@ func (r backfillResult) rows() []row {
 	if !r.Recorded {
 		recorded = "no: " + r.Unrecorded
 	}
-	return append(rows, r.errorsRow(), row{"at the end", end}, row{"recorded for the gates", recorded})
+	rows = append(rows, r.errorsRow(), row{"at the end", end})
+	if r.To != migration.Old.String() {
+		return rows // no gate asks for it
+	}
+	return append(rows, row{"recorded for gate " + migration.GateBack.String(), recorded})
 }

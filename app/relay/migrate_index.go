@@ -23,7 +23,7 @@ func migrateIndexCommand(environ []string) *cobra.Command {
 		Short: "Build the index by which jobs are listed",
 		Long: "Go through all stored jobs and make the index of each workspace say what they say. Servers may go on\n" +
 			"meanwhile, and it may be run twice or at once. Afterwards lists go by the index.\n\n" + exitCodes,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	flags := cmd.Flags()
 	way.addChanging(flags)

@@ -259,7 +259,7 @@ func (p *progress) show(now told, at time.Time) {
 		line = line[:min(len(line), width-besideLine)] // else each redraw would leave a line behind
 	}
 	p.bar.Describe(line)
-	_ = p.bar.Set(int(now.fraction * wholeBar)) // as above
+	_ = p.bar.Set(min(int(now.fraction*wholeBar), wholeBar-1)) // as above; a full bar would show nothing more
 }
 
 // line says how far the pass is and how fast it goes; it is ASCII. It is called once for each time that is shown.
@@ -271,7 +271,7 @@ func (p *progress) line(now told, at time.Time) string {
 	if slowed := now.pace.Reason; slowed != "" {
 		line += map[bool]string{true: ", held: ", false: ", slowed: "}[now.waiting] + string(slowed)
 	}
-	if came := now.fraction - p.first.fraction; came > 0 && !now.waiting {
+	if came := now.fraction - p.first.fraction; came > 0 && now.fraction < 1 && !now.waiting {
 		left := time.Duration(float64(at.Sub(p.began)) * (1 - now.fraction) / came)
 		line += fmt.Sprintf(", about %s left", left.Round(time.Second))
 	}

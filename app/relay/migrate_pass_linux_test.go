@@ -72,12 +72,13 @@ func TestProgressTellsItsOwnRate(t *testing.T) {
 	require.Equal(t, "resumed, 200/s, about 40s left", p.line(told{fraction: 0.6, done: 1_002_500, what: "resumed"}, at(15)))
 	held := told{fraction: 0.6, done: 1_002_500, what: "resumed", waiting: true, pace: migration.Pace{Reason: "paused"}}
 	require.Equal(t, "resumed, 0/s, held: paused", p.line(held, at(20)))
+	require.Equal(t, "waiting, 0/s", p.line(told{fraction: 1, done: 1_002_500, what: "waiting"}, at(25)), "how long it waits it says itself")
 }
 
 func TestVerifyTellsWhatItWaitsFor(t *testing.T) {
 	t.Parallel()
 	p := usecase.VerifyProgress{Part: usecase.VerifySuspects, Suspects: 3, Due: time.Date(2026, 11, 22, 1, 37, 13, 0, time.UTC)}
-	require.Equal(t, "3 suspects, to be asked about again from 01:37:13Z on", verifyPart(p))
+	require.Equal(t, "waiting until 01:37:13Z to ask about 3 suspects again", verifyPart(p))
 	p.Suspects = 0
 	require.Equal(t, "suspects", verifyPart(p))
 	p.Part, p.Suspects = usecase.VerifyQueue, 3

@@ -28,7 +28,7 @@ func migrateRetireCommand(environ []string) *cobra.Command {
 		Long: "Go through all stored jobs and remove each old copy whose new copy is whole, and equal or fresher. What new does\n" +
 			"not hold stays, and so does what is no job. It is refused while its gate is closed, and stops where the gate\n" +
 			"closes meanwhile. It may be interrupted and run again: what was removed is gone.\n\n" + exitCodes,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	flags := cmd.Flags()
 	way.addChanging(flags)
@@ -64,17 +64,20 @@ type retireResult struct {
 	ending
 
 	DryRun bool                 `json:"dry_run"`
-	Gate   *migration.GateState `json:"gate,omitempty"` // of a dry run, which goes by a closed one
+	Gate   *migration.GateState `json:"gate,omitempty"` // when it began, of a dry run and a forced one, which go by a closed one
 }
 
 func (s storage) retire(ctx context.Context, in usecase.RetireInput, asJSON bool, out, progress io.Writer) error {
 	result := retireResult{DryRun: in.DryRun}
-	if in.DryRun {
+	if in.DryRun || in.Force != "" {
 		gate, err := s.gates.State(ctx, migration.GateRetire)
 		if err != nil {
 			return interrupted(err, "", beginsAnew)
 		}
 		result.Gate = &gate
+		if !in.DryRun && !gate.Open {
+			_, _ = fmt.Fprintf(progress, "forced: %v\n", &migration.ClosedError{GateState: gate}) // it is kept as well
+		}
 	}
 	bar := newProgress(progress)
 	pass := usecase.Retire{Keys: s.copies, Old: s.old, Load: s.copies, Clock: systemclock.Clock{}, Gates: s.gates}

@@ -172,6 +172,35 @@ func TestMigrateRecordsWhatItVerified(t *testing.T) {
 	require.Regexp(t, `gate new only +closed: two clean passes: 0 of 2 recorded in strict new \(the newest was in dual write\)`, stdout)
 }
 
+// TestMigrateSaysWhatCountsForGates: of a pass that is kept, and of one that could be.
+func TestMigrateSaysWhatCountsForGates(t *testing.T) {
+	t.Parallel()
+	o := operate(t)
+	o.predecessor(longAgo(), "1", "2", "3", "4")
+	stdout, _ := o.migrate(app.ExitOK, "backfill", "--execute", "--rate=0")
+	require.NotContains(t, stdout, "recorded", "no gate asks for it")
+	for _, c := range []struct {
+		want string
+		code int
+		args string
+	}{
+		{"yes", app.ExitOK, "--execute"},
+		{"no: a dry run", app.ExitOK, "--dry-run"},
+		{"no: it was of one workspace alone", app.ExitOK, "--execute --workspace=acme"},
+		{"no: it is not at the end", app.ExitDiffers, "--execute --max-jobs=1 --batch-size=1"},
+		{"no: it went on where an earlier run ended", app.ExitOK, "--execute"},
+		{"yes", app.ExitOK, "--execute --restart"},
+	} {
+		stdout, _ := o.migrate(c.code, append([]string{"backfill", "--to=old", "--rate=0"}, strings.Fields(c.args)...)...)
+		require.Regexp(t, `recorded for gate back +`+c.want+`\n$`, stdout, c.args)
+	}
+	require.Regexp(t, `clean +yes\n$`, o.verify(app.ExitOK))
+	require.Regexp(t, `recorded +yes\n$`, o.verify(app.ExitOK, "--record"))
+	for _, part := range []string{"--sample=2", "--workspace=acme"} {
+		require.Regexp(t, `recorded +partial: counts for no gate\n$`, o.verify(app.ExitOK, "--record", part))
+	}
+}
+
 // TestMigrateVerifyNamesWhatItFinds: each difference where that is asked for, and the servers that another phase fits.
 func TestMigrateVerifyNamesWhatItFinds(t *testing.T) {
 	t.Parallel()
@@ -401,8 +430,11 @@ func TestMigrateRetireEndsCleanly(t *testing.T) {
 		_, stderr := o.migrate(app.ExitRefused, append([]string{"retire"}, args...)...)
 		require.NotContains(t, stderr, "gate")
 	}
-	stdout, _ := o.migrate(app.ExitOK, "retire", "--execute", "--workspace=globex", "--force=none of theirs")
+	_, refused := o.migrate(app.ExitRefused, "retire", "--execute")
+	stdout, stderr := o.migrate(app.ExitOK, "retire", "--execute", "--workspace=globex", "--force=none of theirs")
 	require.Regexp(t, `removed +0\n`, stdout)
+	require.Regexp(t, `gate retire +closed: two clean passes: .*\n$`, stdout)
+	require.Equal(t, strings.Replace(refused, "relay: refused: ", "forced: ", 1), stderr, "it says what it overrules")
 	stdout, _ = o.migrate(app.ExitOK, "retire", "--execute", "--force=all of them")
 	require.Regexp(t, `removed +2\n`, stdout)
 	require.Zero(t, o.rdb.Exists(t.Context(), "ai:jobs:1", "ai:jobs:2").Val())

@@ -24,7 +24,7 @@ func migrateStatusCommand(environ []string) *cobra.Command {
 		Short: "Tell how far the migration is",
 		Long: "Tell where the jobs lie, whether lists go by the index, what waits in the queue, and which step may be taken.\n" +
 			"It writes nothing.\n\n" + judgedByFlags + exitCodes,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&asJSON, "json", false, "print the result as JSON")

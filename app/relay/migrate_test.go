@@ -48,7 +48,7 @@ func TestMigrateMovesThePredecessorsJobs(t *testing.T) {
 	require.Regexp(t, `backfilled +303\n`, stdout)
 	require.Regexp(t, `no job: wrong type +2\nno job: invalid workspace +2\n`, stdout)
 	require.Contains(t, stderr, "made ")
-	require.Regexp(t, `errors +0\nat the end +yes\nrecorded for the gates +yes\n$`, stdout)
+	require.Regexp(t, `errors +0\nat the end +yes\n$`, stdout, "no gate asks for it")
 	code, stdout, _ = migrate("backfill", "--execute", "--rate=0", "--json")
 	require.Equal(t, app.ExitDiffers, code)
 	var again struct {
@@ -94,12 +94,12 @@ func TestMigrateGoesOnWhereItWasInterrupted(t *testing.T) {
 	require.Error(t, cmd.Wait())
 	require.Equal(t, app.ExitFault, cmd.ProcessState.ExitCode())
 	require.Regexp(t, `relay: interrupted: \d+ keys, .*; run it again to go on`, stderr.String())
-	require.Regexp(t, `(?s)^scanned +[1-9]\d*\n.*errors +0\nat the end +no: .*recorded for the gates +no: it is not at the end\n$`, stdout.String())
+	require.Regexp(t, `(?s)^scanned +[1-9]\d*\n.*errors +0\nat the end +no: run it again to go on\n$`, stdout.String())
 	require.EqualValues(t, 1, rdb.Exists(t.Context(), "ai:backfill-checkpoint:new").Val())
 	code, whole, _ := harness.Run(t, dualWrite(server.OperatorURL()), "migrate", "backfill", "--execute", "--rate=0")
 	require.Equal(t, app.ExitDiffers, code)
 	require.Regexp(t, `scanned +507\n`, whole, "both runs together met each key once")
-	require.Regexp(t, `recorded for the gates +no: it went on where an earlier run ended\n$`, whole)
+	require.Regexp(t, `at the end +yes\n$`, whole)
 	require.Zero(t, rdb.Exists(t.Context(), "ai:migration-passes").Val())
 	require.Zero(t, rdb.Exists(t.Context(), "ai:backfill-checkpoint:new").Val())
 }

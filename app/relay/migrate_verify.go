@@ -32,7 +32,7 @@ func migrateVerifyCommand(environ []string) *cobra.Command {
 		Long: "Compare the copies of every job, their expiries, index entries, queue entries and idempotency keys, judged by\n" +
 			"the phase in the environment. It writes nothing, but with --record what it found, for\n" +
 			"the gates. What differs is asked about again a while later and reported only if it is the same still.\n\n" + judgedByFlags + exitCodes,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	flags := cmd.Flags()
 	way.addReading(flags)
@@ -95,7 +95,8 @@ type verifyResult struct {
 	migration.VerifyReport
 	ending
 
-	Clean bool `json:"clean"`
+	Clean    bool `json:"clean"`
+	Recorded bool `json:"recorded"`
 }
 
 func (s storage) verify(
@@ -117,6 +118,9 @@ func (s storage) verify(
 	bar := newProgress(progress)
 	pass := usecase.Verify{Copies: s.copies, Comparison: s.copies, Index: s.index, Load: s.copies, Clock: systemclock.Clock{}}
 	report, err := pass.Do(ctx, in, func(p usecase.VerifyProgress) {
+		if p.Part == usecase.VerifySuspects {
+			p.Fraction = 1 // all was gone through
+		}
 		bar.tell(told{p.Fraction, verified(p.Report), p.Pace, p.Waiting, verifyPart(p) + ": " + verifyLine(p.Report)})
 		if verbose {
 			tellFound(progress, p.Found)
@@ -126,7 +130,9 @@ func (s storage) verify(
 	if err == nil && record {
 		err = s.gates.Record(ctx, s.command, migration.PassOfVerify(in.Phase, report, accept))
 	}
-	result := verifyResult{VerifyReport: report, ending: endedBy(err), Clean: err == nil && report.Clean(accept)}
+	result := verifyResult{
+		VerifyReport: report, ending: endedBy(err), Clean: err == nil && report.Clean(accept), Recorded: err == nil && record,
+	}
 	if err != nil {
 		err = interrupted(err, verifyLine(report), beginsAnew)
 	}
@@ -151,7 +157,7 @@ func warnElsewhere(w io.Writer, judged migration.Phase, servers []migration.Serv
 // verifyPart says in which part a pass is, and of suspects, which it has to wait for, until when.
 func verifyPart(p usecase.VerifyProgress) string {
 	if p.Part == usecase.VerifySuspects && p.Suspects > 0 {
-		return fmt.Sprintf("%d suspects, to be asked about again from %s on", p.Suspects, p.Due.UTC().Format("15:04:05Z"))
+		return fmt.Sprintf("waiting until %s to ask about %d suspects again", p.Due.UTC().Format("15:04:05Z"), p.Suspects)
 	}
 	return p.Part.String()
 }
@@ -206,5 +212,13 @@ func (r verifyResult) rows() []row {
 			rows = append(rows, row{class.String(), fmt.Sprintf("%d, %ssuch as %s", t.Count, oldest, quoted(t.Example.Key, t.Example.Entry))})
 		}
 	}
-	return append(rows, r.errorsRow(), row{"clean", yes(r.Clean)})
+	rows = append(rows, r.errorsRow(), row{"clean", yes(r.Clean)})
+	if r.Recorded {
+		recorded := "yes"
+		if !r.Whole() {
+			recorded = "partial: counts for no gate"
+		}
+		rows = append(rows, row{"recorded", recorded})
+	}
+	return rows
 }

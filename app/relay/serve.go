@@ -21,7 +21,7 @@ func serveCommand(environ []string) *cobra.Command {
 		Long: "Serve the API until SIGTERM or SIGINT.\n\n" +
 			"Each setting is an environment variable and a flag; a flag wins. A wrong value stops the start.\n" +
 			"Exit codes: 0 stopped as asked, 2 refused configuration, 3 fault.",
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false

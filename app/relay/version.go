@@ -12,7 +12,7 @@ func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print which build this is",
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b := app.BuildInfo()
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "relay %s (revision %s, %s)\n", b.Version, b.Revision, b.GoVersion)

@@ -316,29 +316,19 @@ func TestComposesRedisAdmitsItsUsers(t *testing.T) {
 	socket := filepath.Join(dir, "s")
 	script := strings.NewReplacer("$$", "$", "/etc/redis/users.acl", acl, "/tmp/users.acl", filepath.Join(dir, "users.acl"),
 		"--dir /data", "--dir "+dir+" --port 0 --unixsocket "+socket).Replace(service.Entrypoint[2])
-	passwords := environment{"REDIS_SERVER_PASSWORD": "d0e5", "REDIS_OPERATOR_PASSWORD": "b0a7"}
+	passwords := environment{"REDIS_SERVER_PASSWORD": "d0e5", "REDIS_OPERATOR_PASSWORD": "b0a7", "REDIS_ADMIN_PASSWORD": "c0de"}
 	require.Len(t, service.Environment, len(passwords))
-	cmd := exec.CommandContext(t.Context(), "sh", "-euc", script)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	for name := range service.Environment {
 		require.Contains(t, passwords, name)
-		cmd.Env = append(cmd.Env, name+"="+passwords[name])
 	}
-	var output harness.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() { _ = cmd.Wait() }) // the test's context ends it
-
-	require.Eventually(t, func() bool {
-		conn, err := new(net.Dialer).DialContext(t.Context(), "unix", socket)
-		return err == nil && conn.Close() == nil
-	}, 20*time.Second, 5*time.Millisecond, "%s", output.String())
+	output := startRedis(t, script, socket, passwords)
 	for user, c := range map[string]struct {
 		password string
 		admitted bool
 	}{
 		redisserver.ServerUser:   {passwords["REDIS_SERVER_PASSWORD"], true},
 		redisserver.OperatorUser: {passwords["REDIS_OPERATOR_PASSWORD"], true},
+		"administrator":          {passwords["REDIS_ADMIN_PASSWORD"], true},
 		"default":                {"", false},
 	} {
 		rdb := redis.NewClient(&redis.Options{Network: "unix", Addr: socket, Username: user, Password: c.password, DisableIdentity: true})
@@ -350,9 +340,81 @@ func TestComposesRedisAdmitsItsUsers(t *testing.T) {
 			require.Contains(t, info, "maxmemory_policy:noeviction\r\n")
 			require.Contains(t, info, "aof_enabled:1\r\n")
 		}
+		for _, command := range [][]any{{"ACL", "LOG"}, {"SLOWLOG", "GET"}} {
+			require.Equal(t, user == "administrator", rdb.Do(t.Context(), command...).Err() == nil, "%s: %v", user, command)
+		}
 		require.NoError(t, rdb.Close())
 	}
 	require.Contains(t, service.Healthcheck.Test[1], "REDISCLI_AUTH=$$REDIS_SERVER_PASSWORD redis-cli --user "+redisserver.ServerUser+" ping")
+}
+
+// TestRunbookKeepsToTheOperatorsRights: each line for Redis in it says as whom, and may be run by that user.
+func TestRunbookKeepsToTheOperatorsRights(t *testing.T) {
+	t.Parallel()
+	server := redisserver.Start(t)
+	users := map[string]*redis.Client{
+		redisserver.OperatorUser: redisserver.AsOperator(t, server.Client(t)), "administrator": server.Client(t),
+	}
+	var run []string
+	for _, line := range regexp.MustCompile(`(?m)^    redis-cli (.*)$`).FindAllStringSubmatch(read(t, "../../configs/RUNBOOK.md"), -1) {
+		command, _, _ := strings.Cut(line[1], "#")
+		words := strings.Fields(command)
+		require.Equal(t, []string{"--user", "--askpass"}, []string{words[0], words[2]}, line[1])
+		require.Contains(t, users, words[1])
+		args := make([]any, len(words)-3)
+		for i, word := range words[3:] {
+			args[i] = word
+		}
+		require.NoError(t, users[words[1]].Do(t.Context(), args...).Err(), line[1])
+		run = append(run, words[3])
+	}
+	require.Equal(t, []string{"SET", "SET", "XREVRANGE", "ACL"}, run)
+}
+
+// startRedis runs a script that starts a Redis server at a socket, which ends with the test.
+func startRedis(t *testing.T, script, socket string, env environment) (output *harness.Buffer) {
+	t.Helper()
+	output = &harness.Buffer{}
+	cmd := exec.CommandContext(t.Context(), "sh", "-euc", script)
+	cmd.Dir, cmd.Env = filepath.Dir(socket), []string{"PATH=" + os.Getenv("PATH")}
+	for name, value := range env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	cmd.Stdout, cmd.Stderr = output, output
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Wait() }) // the test's context ends it
+	require.Eventually(t, func() bool {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "unix", socket)
+		return err == nil && conn.Close() == nil
+	}, 20*time.Second, 5*time.Millisecond, "%s", output.String())
+	return output
+}
+
+// TestReadmeStartsRedisWithItsUsers runs its lines, with a socket in the place of the port.
+func TestReadmeStartsRedisWithItsUsers(t *testing.T) {
+	t.Parallel()
+	block := regexp.MustCompile(`(?ms)^      for user in server operator;.*?migrate status$`).FindString(read(t, "../../README.md"))
+	start, use, found := strings.Cut(block, " --daemonize yes\n")
+	require.True(t, found)
+	dir := t.TempDir()
+	acl, err := filepath.Abs(aclFile)
+	require.NoError(t, err)
+	socket := filepath.Join(dir, "s")
+	startRedis(t, "cp "+acl+" users.acl\n"+strings.Replace(start, "redis-server", "exec redis-server --port 0 --unixsocket "+socket, 1), socket, nil)
+	commands := regexp.MustCompile(`REDIS_URL=(redis://\S+:\$\(cat (\w+\.password)\)@127\.0\.0\.1:6379/0) (?:RELAY_API_KEYS_FILE=keys\.yaml )?\.bin/relay (.*)`).
+		FindAllStringSubmatch(use, -1)
+	require.Len(t, commands, 2)
+	for _, c := range commands {
+		url := strings.NewReplacer("$(cat "+c[2]+")", strings.TrimSpace(read(t, filepath.Join(dir, c[2]))), "redis://", "unix://",
+			"127.0.0.1:6379/0", socket).Replace(c[1])
+		requireCommand(t, strings.Fields(c[3])...)
+		if c[3] == "serve" {
+			harness.Start(t, environment{"REDIS_URL": url, "RELAY_API_KEYS_FILE": "../../configs/keys.yaml"})
+			continue
+		}
+		code, _, stderr := harness.Run(t, environment{"REDIS_URL": url}, strings.Fields(c[3])...)
+		require.Equal(t, app.ExitOK, code, stderr)
+	}
 }
 
 // object is what is looked at of one of Kubernetes'.
@@ -510,7 +572,7 @@ func TestKubernetesServersFit(t *testing.T) {
 	}
 }
 
-func TestKubernetesBackfillFits(t *testing.T) {
+func TestKubernetesMigrateFits(t *testing.T) {
 	t.Parallel()
 	all := kubernetes(t)
 	job := all["Job "].Spec // its name is generated
@@ -519,8 +581,24 @@ func TestKubernetesBackfillFits(t *testing.T) {
 	c := job.Template.Spec.Containers[0]
 	requireCommand(t, c.Args...)
 	require.Contains(t, c.Args, "--metrics-addr=0.0.0.0:"+strconv.Itoa(c.Ports[0].Port))
-	require.Equal(t, "FailJob", job.Failures.Rules[0].Action)
-	require.Equal(t, []int{app.ExitDiffers, app.ExitRefused}, job.Failures.Rules[0].Codes.Values)
+	for i, code := range []int{app.ExitDiffers, app.ExitRefused} {
+		require.Equal(t, "FailJob", job.Failures.Rules[i].Action)
+		require.Equal(t, []int{code}, job.Failures.Rules[i].Codes.Values)
+	}
+	text := read(t, "../../configs/kubernetes/migrate.yaml")
+	scripts := regexp.MustCompile(`(?m)^#   sed '(.*)' migrate\.yaml \|`).FindAllStringSubmatch(text, -1)
+	require.NotEmpty(t, scripts)
+	for _, script := range scripts {
+		edit := exec.CommandContext(t.Context(), "sed", script[1], "migrate.yaml")
+		edit.Dir = "../../configs/kubernetes"
+		edited, err := edit.Output()
+		require.NoError(t, err)
+		var o object
+		require.NoError(t, yaml.Unmarshal(edited, &o))
+		args := o.Spec.Template.Spec.Containers[0].Args
+		require.NotEqual(t, c.Args, args)
+		requireCommand(t, args...)
+	}
 }
 
 // TestKubernetesKeepsMetricsForPrometheus: what names workspaces is reached from there alone.
@@ -548,6 +626,31 @@ func TestKubernetesKeepsMetricsForPrometheus(t *testing.T) {
 			want[port.Name] = port.Name == "http"
 		}
 		require.Equal(t, want, open, name)
+	}
+}
+
+// TestPrometheusFindsWhatKubernetesRuns: by the labels and ports of the manifests, under the names that the rules know.
+func TestPrometheusFindsWhatKubernetesRuns(t *testing.T) {
+	t.Parallel()
+	var config struct {
+		Scrapes []struct {
+			Job       string `yaml:"job_name"`
+			Discovery []struct {
+				Selectors []struct{ Label string }
+			} `yaml:"kubernetes_sd_configs"`
+			Relabel []struct{ Regex, Action string } `yaml:"relabel_configs"`
+		} `yaml:"scrape_configs"`
+	}
+	require.NoError(t, yaml.Unmarshal([]byte(read(t, "../../configs/prometheus/kubernetes.yml")), &config))
+	all := kubernetes(t)
+	require.Len(t, config.Scrapes, 2)
+	for i, c := range []struct{ job, object string }{{"relay", "Deployment relay"}, {"relay-backfill", "Job "}} {
+		scrape, template := config.Scrapes[i], all[c.object].Spec.Template
+		require.Equal(t, c.job, scrape.Job)
+		require.Equal(t, "app.kubernetes.io/name="+template.Metadata.Labels["app.kubernetes.io/name"], scrape.Discovery[0].Selectors[0].Label)
+		ports := template.Spec.Containers[0].Ports
+		require.Equal(t, "keep", scrape.Relabel[0].Action)
+		require.Equal(t, ports[len(ports)-1].Name, scrape.Relabel[0].Regex)
 	}
 }
 

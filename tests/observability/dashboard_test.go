@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -125,6 +126,53 @@ func TestDashboardIsInOrder(t *testing.T) {
 		}
 		require.Equal(t, slices.Sorted(slices.Values(refs)), slices.Compact(refs), title)
 	}
+}
+
+// TestDashboardSeesWhatACounterBeginsWith: a counter that appears with its first event counts whole where that lies in the
+// window, and not any more behind it.
+func TestDashboardSeesWhatACounterBeginsWith(t *testing.T) {
+	t.Parallel()
+	const window = 10 * time.Minute
+	filled := map[string]string{
+		"$__rate_interval": window.String(), "$__range": window.String(), "$instance": ".*", "$workspace": ".*",
+	}
+	rare := map[string]bool{ // whether the dashboard shows it
+		"relay_isolation_breach_total": false, "relay_stale_copy_total": false, "relay_job_id_collision_total": false,
+		"relay_index_not_mended_total": false, "relay_workspace_mismatch_total": false, "relay_wrong_type_total": false,
+		"relay_record_invalid_total": false, "relay_workspace_mismatch_dropped_total": false,
+	}
+	var test promTest
+	test.Interval = step.String()
+	for name := range rare {
+		test.Series = append(test.Series,
+			promInput{name + `{instance="a", workspace_id="acme"}`, "_x20 3x30"}, // from minute 20 on
+			promInput{name + `{instance="b", workspace_id="acme"}`, "7x50"},
+			promInput{name + `{instance="c", workspace_id="acme"}`, "_x20 4x5 stale"}) // a server that is gone again
+	}
+	for _, panel := range readDashboard(t).Panels {
+		if panel.Panel == nil {
+			continue
+		}
+		for _, target := range panel.Panel.Targets {
+			query := target.(*promquery.Dataquery).Expr
+			name := regexp.MustCompile(`\w+_total`).FindString(query)
+			if _, known := rare[name]; !known {
+				continue
+			}
+			rare[name] = true
+			labels := "{}"
+			if strings.HasPrefix(query, "sum by (workspace_id)") {
+				labels = `{workspace_id="acme"}`
+			}
+			for at, want := range map[time.Duration]float64{19 * step: 0, 28 * step: 3 + 4, 45 * step: 0} {
+				test.Exprs = append(test.Exprs, promExpr{fill(query, filled), at.String(), []promSample{{labels, want}}})
+			}
+		}
+	}
+	for name, shown := range rare {
+		require.True(t, shown, name)
+	}
+	requireTrue(t, test)
 }
 
 // TestProvisioning: Grafana finds a data source that is asked as often as there is something new, and the dashboard.

@@ -121,48 +121,59 @@ func (r *recording) expect(alerts []string) {
 // requireFired fails where the shipped rules make other alerts of the recording than those that were expected.
 func (r *recording) requireFired(t *testing.T) {
 	t.Helper()
-	type input struct {
-		Series string `yaml:"series"`
-		Values string `yaml:"values"`
-	}
-	type sample struct {
-		Labels string  `yaml:"labels"`
-		Value  float64 `yaml:"value"`
-	}
-	type expr struct {
-		Expr    string   `yaml:"expr"`
-		Time    string   `yaml:"eval_time"`
-		Samples []sample `yaml:"exp_samples"`
-	}
-	type test struct {
-		Interval string  `yaml:"interval"`
-		Series   []input `yaml:"input_series"`
-		Exprs    []expr  `yaml:"promql_expr_test"`
-	}
-	this := test{Interval: step.String()}
+	this := promTest{Interval: step.String()}
 	known := read(t, "prometheus", "relay.rules.yml")
 	for _, series := range slices.Sorted(maps.Keys(r.series)) {
 		if name, _, _ := strings.Cut(series, "{"); strings.Contains(known, name) {
-			this.Series = append(this.Series, input{series, strings.Join(r.series[series], " ")})
+			this.Series = append(this.Series, promInput{series, strings.Join(r.series[series], " ")})
 		}
 	}
 	for _, e := range r.expected {
-		fired := expr{
+		fired := promExpr{
 			Expr: `group by (alertname) (count_over_time(ALERTS{alertstate="firing"}[1d]))`,
 			Time: (time.Duration(e.scrapes-1) * step).String(),
 		}
 		for _, a := range e.alerts {
-			fired.Samples = append(fired.Samples, sample{fmt.Sprintf("{alertname=%q}", a), 1})
+			fired.Samples = append(fired.Samples, promSample{fmt.Sprintf("{alertname=%q}", a), 1})
 		}
 		this.Exprs = append(this.Exprs, fired)
 	}
 	path, err := filepath.Abs(filepath.Join(configs, "prometheus", "relay.rules.yml"))
 	require.NoError(t, err)
+	requireTrue(t, this, path)
+}
+
+// promTest is a test as promtool reads it.
+type promTest struct {
+	Interval string      `yaml:"interval"`
+	Series   []promInput `yaml:"input_series"`
+	Exprs    []promExpr  `yaml:"promql_expr_test"`
+}
+
+type promInput struct {
+	Series string `yaml:"series"`
+	Values string `yaml:"values"`
+}
+
+type promExpr struct {
+	Expr    string       `yaml:"expr"`
+	Time    string       `yaml:"eval_time"`
+	Samples []promSample `yaml:"exp_samples"`
+}
+
+type promSample struct {
+	Labels string  `yaml:"labels"`
+	Value  float64 `yaml:"value"`
+}
+
+// requireTrue fails where Prometheus, with rules of these files, evaluates an expression to something else.
+func requireTrue(t *testing.T, test promTest, rules ...string) {
+	t.Helper()
 	text, err := yaml.Marshal(map[string]any{
-		"rule_files": []string{path}, "evaluation_interval": step.String(), "tests": []test{this},
+		"rule_files": rules, "evaluation_interval": test.Interval, "tests": []promTest{test},
 	})
 	require.NoError(t, err)
-	file := filepath.Join(t.TempDir(), "recording.yml")
+	file := filepath.Join(t.TempDir(), "test.yml")
 	require.NoError(t, os.WriteFile(file, text, 0o600))
 	said, err := exec.CommandContext(t.Context(), tool(t, "promtool"), "test", "rules", file).CombinedOutput()
 	require.NoError(t, err, "%s", said)

@@ -90,6 +90,26 @@ func TestRulesPassTheirUnitTests(t *testing.T) {
 	}
 }
 
+// TestKubernetesConfiguration: Prometheus accepts it but for the discovery itself, which distributions build it without.
+func TestKubernetesConfiguration(t *testing.T) {
+	t.Parallel()
+	var config map[string]any
+	decode(t, read(t, "prometheus", "kubernetes.yml"), &config)
+	for _, scrape := range config["scrape_configs"].([]any) {
+		require.NotEmpty(t, scrape.(map[string]any)["kubernetes_sd_configs"])
+		delete(scrape.(map[string]any), "kubernetes_sd_configs")
+	}
+	text, err := yaml.Marshal(config)
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "kubernetes.yml"), text, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "relay.rules.yml"), []byte(read(t, "prometheus", "relay.rules.yml")), 0o600))
+	cmd := exec.CommandContext(t.Context(), tool(t, "promtool"), "check", "config", "kubernetes.yml")
+	cmd.Dir = dir
+	said, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", said)
+}
+
 // TestEachAlertHasUnitTests: one in which it fires and one in which it is silent.
 func TestEachAlertHasUnitTests(t *testing.T) {
 	t.Parallel()
