@@ -21,8 +21,8 @@ func TestServersAreApartAndGoAway(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, a.Stop()) })
 	b := redisserver.Start(t, "--maxmemory", "64mb")
 
-	require.NoError(t, a.Client(t).Set(t.Context(), "ai:k", "v", 0).Err())
-	require.ErrorIs(t, b.Client(t).Get(t.Context(), "ai:k").Err(), redis.Nil)
+	require.NoError(t, a.Client(t).Set(t.Context(), "ai:index-state", "v", 0).Err())
+	require.ErrorIs(t, b.Client(t).Get(t.Context(), "ai:index-state").Err(), redis.Nil)
 	memory, err := b.Client(t).ConfigGet(t.Context(), "maxmemory").Result()
 	require.NoError(t, err)
 	require.Equal(t, "67108864", memory["maxmemory"])
@@ -31,7 +31,7 @@ func TestServersAreApartAndGoAway(t *testing.T) {
 		options, err := redis.ParseURL(url)
 		require.NoError(t, err)
 		rdb := redis.NewClient(options)
-		require.Equal(t, "v", rdb.Get(t.Context(), "ai:k").Val(), url)
+		require.Equal(t, "v", rdb.Get(t.Context(), "ai:index-state").Val(), url)
 		require.NoError(t, rdb.Close())
 	}
 	require.NoError(t, a.Stop())
