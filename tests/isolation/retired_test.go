@@ -26,7 +26,7 @@ func retired(tb testing.TB) phase {
 // retire moves the world: each workspace's jobs are in new alone then, those of a shared id too.
 func (w *world) retire(tb testing.TB, redis *redisserver.Server) {
 	tb.Helper()
-	require.Empty(tb, harness.Retire(tb, redis, "two-workspaces=2", "idempotency=4"))
+	require.Empty(tb, harness.Retire(tb, redis, "two-workspaces=2", "idempotency-foreign=2"))
 	var moved []stored
 	for _, s := range w.copies {
 		s.schema = newSchema
