@@ -195,22 +195,17 @@ func (c *Copies) Copy(
 	if err != nil {
 		return nil, err
 	}
-	named := map[string]migration.CopyOutcome{}
-	for _, o := range migration.CopyOutcomes() {
-		named[o.String()] = o
-	}
 	out := make([]migration.Copied, len(jobs))
 	for i, reply := range replies {
 		values, err := reply.Slice()
 		if err != nil {
 			return nil, translate(err)
 		}
-		outcome, known := named[textAt(values, 0)]
-		entries, _ := values[len(values)-1].(int64)
-		if !known {
+		out[i] = migration.Copied{Job: jobs[i]}
+		if err := out[i].Outcome.UnmarshalText([]byte(textAt(values, 0))); err != nil {
 			return nil, untrusted(nil)
 		}
-		out[i] = migration.Copied{Job: jobs[i], Outcome: outcome, Entries: entries}
+		out[i].Entries, _ = values[len(values)-1].(int64)
 	}
 	return out, nil
 }

@@ -139,19 +139,19 @@ func copyCases() map[string]copyCase {
 			old: record(), new: record(), to: back, outcome: migration.CopyIdentical, entries: []string{"z", first, "p", first},
 		},
 		"equal, old expires sooner": {
-			old: record(), new: record(), oldTTL: hour - time.Millisecond, newTTL: hour, to: to, outcome: migration.CopyExpiry,
+			old: record(), new: record(), oldTTL: hour - time.Millisecond, newTTL: hour, to: to, outcome: migration.CopyTTL,
 			taken: ofOld, entries: []string{"z", first, "p", first},
 		},
 		"equal, new expires sooner": {
-			old: record(), new: record(), oldTTL: hour, newTTL: hour - time.Millisecond, to: back, outcome: migration.CopyExpiry,
+			old: record(), new: record(), oldTTL: hour, newTTL: hour - time.Millisecond, to: back, outcome: migration.CopyTTL,
 			taken: ofNew, entries: []string{"z", first, "p", first},
 		},
 		"equal, only old expires": {
-			old: record(), new: record(), oldTTL: hour, to: to, outcome: migration.CopyExpiry, taken: ofOld,
+			old: record(), new: record(), oldTTL: hour, to: to, outcome: migration.CopyTTL, taken: ofOld,
 			entries: []string{"z", first, "p", first},
 		},
 		"equal, only new expires": {
-			old: record(), new: record(), newTTL: hour, to: to, outcome: migration.CopyExpiry, taken: ofNew,
+			old: record(), new: record(), newTTL: hour, to: to, outcome: migration.CopyTTL, taken: ofNew,
 			entries: []string{"z", first, "p", first},
 		},
 		"no rev, old is later": {
@@ -226,9 +226,9 @@ func copyCases() map[string]copyCase {
 		"another workspace's old alone": {old: record(fieldWorkspace, "acme-eu"), to: to, outcome: migration.CopyAbsent},
 		"an old record of another id":   {old: record(fieldID, "2"), new: record(), to: back, outcome: migration.CopyForeign, entries: []string{"z", first, "p", first}},
 		"nobody's old":                  {old: record(fieldWorkspace, ""), to: to, outcome: migration.CopyAbsent},
-		"a new record of another id":    {old: record(), new: record(fieldID, "2"), to: to, outcome: migration.CopyBreach},
+		"a new record of another id":    {old: record(), new: record(fieldID, "2"), to: to, outcome: migration.CopyContradiction},
 		"a new record of another workspace": {
-			old: record(), new: record(fieldWorkspace, "acme-eu"), to: to, outcome: migration.CopyBreach,
+			old: record(), new: record(fieldWorkspace, "acme-eu"), to: to, outcome: migration.CopyContradiction,
 		},
 	}
 }

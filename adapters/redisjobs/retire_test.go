@@ -44,9 +44,9 @@ func retireCases() map[string]retireCase {
 		},
 		"equal, only new expires": {copyCase{old: record(), new: record(), newTTL: hour, entries: waits}, migration.RetireRemoved},
 		"equal, old expires sooner": {
-			copyCase{old: record(), new: record(), oldTTL: hour - time.Millisecond, newTTL: hour, entries: waits}, migration.RetireKeptExpiry,
+			copyCase{old: record(), new: record(), oldTTL: hour - time.Millisecond, newTTL: hour, entries: waits}, migration.RetireKeptTTL,
 		},
-		"equal, only old expires": {copyCase{old: record(), new: record(), oldTTL: hour, entries: waits}, migration.RetireKeptExpiry},
+		"equal, only old expires": {copyCase{old: record(), new: record(), oldTTL: hour, entries: waits}, migration.RetireKeptTTL},
 		"the higher rev in new": {
 			copyCase{
 				old: record(fieldRev, "1"), new: with(completed, fieldRev, "3"), oldTTL: hour,
@@ -111,7 +111,7 @@ func retireCases() map[string]retireCase {
 		"an old record of another id": {copyCase{old: record(fieldID, "2"), new: record(), entries: waits}, migration.RetireForeign},
 		"a stub in old":               {copyCase{old: hash{fieldStatus: "completed"}, new: record(), entries: waits}, migration.RetireForeign},
 		"a new record of another workspace": {
-			copyCase{old: record(), new: record(fieldWorkspace, "acme-eu")}, migration.RetireBreach,
+			copyCase{old: record(), new: record(fieldWorkspace, "acme-eu")}, migration.RetireContradiction,
 		},
 	}
 }

@@ -20,7 +20,6 @@ var errRemains = errors.New("differences remain")
 func migrateBackfillCommand(environ []string) *cobra.Command {
 	var (
 		way     passFlags
-		batch   int
 		maxJobs int64
 		to      string
 		restart bool
@@ -41,7 +40,7 @@ func migrateBackfillCommand(environ []string) *cobra.Command {
 	way.addWorkspace(flags)
 	metrics.add(flags)
 	flags.StringVar(&to, "to", "new", "the schema in which missing copies are made: new, or old for the way back")
-	flags.IntVar(&batch, "batch-size", 100, "keys of one step")
+	way.addBatch(flags)
 	flags.Int64Var(&maxJobs, "max-jobs", 0, "end behind so many jobs; 0 is all")
 	flags.BoolVar(&restart, "restart", false, "forget where an earlier run ended")
 	flags.BoolVar(&verbose, "verbose", false, "print a line for each job that is changed or left")
@@ -50,14 +49,14 @@ func migrateBackfillCommand(environ []string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if batch < 1 || batch > 10_000 || maxJobs < 0 {
-			return errors.New("--batch-size must be from 1 to 10000 and --max-jobs from 0")
+		if maxJobs < 0 {
+			return errors.New("--max-jobs must be a whole number from 0")
 		}
 		if err := metrics.check(way.dryRun); err != nil {
 			return err
 		}
 		in := usecase.BackfillInput{
-			To: migration.New, DryRun: way.dryRun, Batch: batch, Rate: way.rate, Workspace: ws, MaxJobs: maxJobs, Restart: restart,
+			To: migration.New, DryRun: way.dryRun, Batch: way.batch, Rate: way.rate, Workspace: ws, MaxJobs: maxJobs, Restart: restart,
 		}
 		switch to {
 		case migration.New.String():
@@ -181,7 +180,7 @@ func (s storage) record(
 
 func backfillLine(c migration.BackfillCounts, dryRun bool) string {
 	made := c.Jobs[migration.CopyMade]
-	repaired := c.Jobs[migration.CopyRepaired] + c.Jobs[migration.CopyExpiry]
+	repaired := c.Jobs[migration.CopyRepaired] + c.Jobs[migration.CopyTTL]
 	return fmt.Sprintf("%d keys, %[4]s%[2]d made, %[4]s%[3]d repaired", c.Scanned, made, repaired, wouldBe(dryRun))
 }
 
@@ -202,7 +201,7 @@ func (r backfillResult) rows() []row {
 	rows := []row{
 		{"scanned", r.Scanned},
 		{word + "backfilled", r.Jobs[migration.CopyMade]},
-		{word + "repaired", r.Jobs[migration.CopyRepaired] + r.Jobs[migration.CopyExpiry]},
+		{word + "repaired", r.Jobs[migration.CopyRepaired] + r.Jobs[migration.CopyTTL]},
 		{"skipped as identical", r.Jobs[migration.CopyIdentical] + r.Jobs[migration.CopySingle]},
 		{"index entries " + word + "mended", r.Entries},
 	}

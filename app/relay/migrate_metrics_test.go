@@ -95,7 +95,7 @@ func TestBackfillTellsItsCounts(t *testing.T) {
 		return n
 	}
 	require.Equal(t, map[string]int{
-		"succeeded": of("made", "repaired", "expiry"), "failed": of("conflict", "foreign", "breach", "type"),
+		"succeeded": of("made", "repaired", "ttl"), "failed": of("conflict", "foreign", "contradiction", "wrong-type"),
 		"skipped": of("absent", "identical", "single"),
 	}, sum, "both runs together")
 	require.Positive(t, sum["failed"])

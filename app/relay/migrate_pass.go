@@ -40,6 +40,7 @@ const judgedByFlags = "The phase is that of AI_JOBS_NEW_SCHEMA, AI_JOBS_OLD_SCHE
 type passFlags struct {
 	dryRun, execute, asJSON bool
 	rate                    int
+	batch                   int
 	workspace               string
 }
 
@@ -53,6 +54,11 @@ func (f *passFlags) addChanging(flags *pflag.FlagSet) {
 // addWorkspace adds that of a pass that may go through one workspace alone.
 func (f *passFlags) addWorkspace(flags *pflag.FlagSet) {
 	flags.StringVar(&f.workspace, "workspace", "", "the only workspace to look at")
+}
+
+// addBatch adds that of a pass whose steps may be of another size.
+func (f *passFlags) addBatch(flags *pflag.FlagSet) {
+	flags.IntVar(&f.batch, "batch-size", 0, "keys of one step; 0 is 100, and 500 while nothing bounds the rate")
 }
 
 // addReading adds those of every pass.
@@ -72,6 +78,9 @@ func (f *passFlags) check() (workspace.ID, error) {
 func (f *passFlags) checkReading() (ws workspace.ID, err error) {
 	if f.rate < 0 {
 		return ws, errors.New("--rate must be a whole number from 0")
+	}
+	if f.batch < 0 || f.batch > 10_000 {
+		return ws, errors.New("--batch-size must be from 1 to 10000, or 0")
 	}
 	if f.workspace != "" {
 		if ws, err = workspace.Parse(f.workspace); err != nil {

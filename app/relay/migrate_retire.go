@@ -18,7 +18,6 @@ import (
 func migrateRetireCommand(environ []string) *cobra.Command {
 	var (
 		way   passFlags
-		batch int
 		force string
 		quiet time.Duration
 	)
@@ -35,20 +34,17 @@ func migrateRetireCommand(environ []string) *cobra.Command {
 	way.addWorkspace(flags)
 	flags.StringVar(&force, "force", "", "the reason why a closed gate does not matter; it is kept")
 	addQuiet(flags, &quiet)
-	flags.IntVar(&batch, "batch-size", 100, "keys of one step")
+	way.addBatch(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ws, err := way.check()
 		if err != nil {
 			return err
 		}
-		if batch < 1 || batch > 10_000 {
-			return errors.New("--batch-size must be from 1 to 10000")
-		}
 		if flags.Changed("force") && (way.dryRun || strings.TrimSpace(force) == "") {
 			return errors.New("--force needs a reason, and --execute")
 		}
 		in := usecase.RetireInput{
-			DryRun: way.dryRun, Batch: batch, Rate: way.rate, Workspace: ws, Force: force,
+			DryRun: way.dryRun, Batch: way.batch, Rate: way.rate, Workspace: ws, Force: force,
 		}
 		return onStorage(cmd, environ, func(ctx context.Context, s storage) error {
 			in.Command, s.gates.Quiet = s.command, quiet

@@ -245,7 +245,7 @@ func TestMigrateRetiresOldCopies(t *testing.T) {
 	require.Equal(t, before, redisserver.Dump(t, o.rdb, "*"), "a dry run changes nothing")
 	require.Regexp(t, `would be removed +[1-9]\d*\n`, stdout)
 	require.Regexp(t, `kept: alone +1\n`, stdout)
-	require.Regexp(t, `no job: wrong type +2\nno job: invalid workspace +2\n`, stdout)
+	require.Regexp(t, `no job: wrong-type +2\nno job: invalid-workspace +2\n`, stdout)
 	require.Regexp(t, `errors +0\ngate retire +closed: two clean passes: .*\n$`, stdout)
 
 	// All that can keep the gate closed.
@@ -307,7 +307,7 @@ func TestMigrateRetiresOldCopies(t *testing.T) {
 	stdout, _ = o.migrate(app.ExitDiffers, "retire", "--execute", "--rate=0", "--force=again")
 	require.Regexp(t, `removed +0\nhad no old copy +`+strconv.Itoa(removed)+`\n`, stdout)
 	require.Regexp(t, `kept: alone +2\n`, stdout)
-	require.Regexp(t, `no job: wrong type +2\nno job: invalid workspace +2\n`, stdout)
+	require.Regexp(t, `no job: wrong-type +2\nno job: invalid-workspace +2\n`, stdout)
 }
 
 // TestMigrateRetireIsRefusedByEachCondition: each alone keeps the gate closed that is open without it, is named alone, and
@@ -426,7 +426,7 @@ func TestMigrateRetireEndsCleanly(t *testing.T) {
 	o.predecessor(longAgo(), "1", "2")
 	o.migrate(app.ExitOK, "backfill", "--execute", "--rate=0")
 	o.migrate(app.ExitDiffers, "retire", "--dry-run")
-	for _, args := range [][]string{{"--dry-run", "--force=why"}, {"--execute", "--force= "}, {"--execute", "--batch-size=0"}, nil} {
+	for _, args := range [][]string{{"--dry-run", "--force=why"}, {"--execute", "--force= "}, {"--execute", "--batch-size=-1"}, nil} {
 		_, stderr := o.migrate(app.ExitRefused, append([]string{"retire"}, args...)...)
 		require.NotContains(t, stderr, "gate")
 	}

@@ -46,7 +46,7 @@ func TestMigrateMovesThePredecessorsJobs(t *testing.T) {
 	code, stdout, stderr = migrate("backfill", "--execute", "--rate=0", "--verbose", "--batch-size=50")
 	require.Equal(t, app.ExitDiffers, code, "what stands for no job stays: %s", stderr)
 	require.Regexp(t, `backfilled +303\n`, stdout)
-	require.Regexp(t, `no job: wrong type +2\nno job: invalid workspace +2\n`, stdout)
+	require.Regexp(t, `no job: wrong-type +2\nno job: invalid-workspace +2\n`, stdout)
 	require.Contains(t, stderr, "made ")
 	require.Regexp(t, `errors +0\nat the end +yes\n$`, stdout, "no gate asks for it")
 	code, stdout, _ = migrate("backfill", "--execute", "--rate=0", "--json")
@@ -59,7 +59,7 @@ func TestMigrateMovesThePredecessorsJobs(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(stdout), &again))
 	require.True(t, again.Done)
 	require.Zero(t, again.Entries)
-	require.Zero(t, again.Jobs["made"]+again.Jobs["repaired"]+again.Jobs["expiry"])
+	require.Zero(t, again.Jobs["made"]+again.Jobs["repaired"]+again.Jobs["ttl"])
 
 	code, stdout, _ = migrate("verify", "--rate=0", "--index-lag=0")
 	require.Equal(t, app.ExitDiffers, code, stdout)
@@ -141,7 +141,7 @@ func TestMigrateRefusesWhatCannotBeMeant(t *testing.T) {
 		{"backfill", "--execute", "--to=both"},
 		{"backfill", "--execute", "--workspace=ACME"},
 		{"backfill", "--execute", "--rate=-1"},
-		{"backfill", "--execute", "--batch-size=0"},
+		{"backfill", "--execute", "--batch-size=-1"},
 		{"backfill", "--execute", "extra"},
 		{"verify", "--sample=0"},
 		{"verify", "--accept=missing"},

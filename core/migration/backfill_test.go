@@ -1,6 +1,8 @@
 package migration_test
 
 import (
+	"encoding"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -51,27 +53,35 @@ func TestBackfillCounts(t *testing.T) {
 }
 
 func TestNamesComeBack(t *testing.T) {
-	names := map[string]bool{}
-	for _, o := range migration.CopyOutcomes() {
-		text, err := o.MarshalText()
+	requireNamesComeBack(t, migration.CopyOutcomes())
+	requireNamesComeBack(t, migration.KeyClasses())
+	requireNamesComeBack(t, migration.RetireOutcomes())
+	requireNamesComeBack(t, migration.DifferenceClasses())
+	requireNamesComeBack(t, migration.PassKinds())
+	requireNamesComeBack(t, migration.Phases())
+}
+
+// requireNamesComeBack: each has a name of its own, by which it is read again.
+func requireNamesComeBack[T interface {
+	comparable
+	fmt.Stringer
+	encoding.TextMarshaler
+}, P interface {
+	*T
+	encoding.TextUnmarshaler
+}](t *testing.T, all []T) {
+	t.Helper()
+	for _, one := range all {
+		require.NotContains(t, []string{"", "unknown", "none"}, one.String())
+		text, err := one.MarshalText()
 		require.NoError(t, err)
-		var back migration.CopyOutcome
-		require.NoError(t, back.UnmarshalText(text))
-		require.Equal(t, o, back)
-		names[o.String()] = true
+		var back T
+		require.NoError(t, P(&back).UnmarshalText(text))
+		require.Equal(t, one, back)
 	}
-	for _, c := range migration.KeyClasses() {
-		text, err := c.MarshalText()
-		require.NoError(t, err)
-		var back migration.KeyClass
-		require.NoError(t, back.UnmarshalText(text))
-		require.Equal(t, c, back)
-		names[c.String()] = true
+	for _, none := range []string{"", "unknown", "none"} {
+		require.Error(t, P(new(T)).UnmarshalText([]byte(none)))
 	}
-	require.Len(t, names, len(migration.CopyOutcomes())+len(migration.KeyClasses()), "each has a name of its own")
-	require.NotContains(t, names, "unknown")
-	require.Error(t, new(migration.CopyOutcome).UnmarshalText([]byte("unknown")))
-	require.Error(t, new(migration.KeyClass).UnmarshalText([]byte("unknown")))
 }
 
 func TestPositionFraction(t *testing.T) {

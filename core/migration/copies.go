@@ -2,13 +2,23 @@ package migration
 
 import (
 	"errors"
+	"fmt"
 	"math/bits"
 
 	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/workspace"
 )
 
-var errUnknownName = errors.New("an unknown name")
+// named gives the one of all that has a name.
+func named[T fmt.Stringer](all []T, name []byte) (T, error) {
+	for _, known := range all {
+		if known.String() == string(name) {
+			return known, nil
+		}
+	}
+	var none T
+	return none, errors.New("an unknown name")
+}
 
 // Schema names one of the two key schemas.
 type Schema uint8
@@ -41,22 +51,22 @@ type CopyOutcome uint8
 
 // The outcomes of copying one job.
 const (
-	CopyAbsent    CopyOutcome = iota // neither schema holds the job for this workspace
-	CopyIdentical                    // both copies are equal, in expiry too
-	CopySingle                       // one schema holds the job, and the other need not
-	CopyMade                         // the missing copy was made
-	CopyRepaired                     // of two that differed the fresher took the other's place
-	CopyExpiry                       // equal copies expire together now, at the sooner time
-	CopyConflict                     // which copy is the fresher and whole one cannot be decided: left as it is
-	CopyForeign                      // another's record holds the old key: new stands alone
-	CopyBreach                       // the new record contradicts its key: left as it is
-	CopyWrongType                    // a key holds something else than a hash: left as it is
+	CopyAbsent        CopyOutcome = iota // neither schema holds the job for this workspace
+	CopyIdentical                        // both copies are equal, in expiry too
+	CopySingle                           // one schema holds the job, and the other need not
+	CopyMade                             // the missing copy was made
+	CopyRepaired                         // of two that differed the fresher took the other's place
+	CopyTTL                              // equal copies expire together now, at the sooner time
+	CopyConflict                         // which copy is the fresher and whole one cannot be decided: left as it is
+	CopyForeign                          // another's record holds the old key: new stands alone
+	CopyContradiction                    // the new record contradicts its key: left as it is
+	CopyWrongType                        // a key holds something else than a hash: left as it is
 )
 
 // CopyOutcomes lists them all.
 func CopyOutcomes() []CopyOutcome {
 	return []CopyOutcome{
-		CopyAbsent, CopyIdentical, CopySingle, CopyMade, CopyRepaired, CopyExpiry, CopyConflict, CopyForeign, CopyBreach,
+		CopyAbsent, CopyIdentical, CopySingle, CopyMade, CopyRepaired, CopyTTL, CopyConflict, CopyForeign, CopyContradiction,
 		CopyWrongType,
 	}
 }
@@ -74,16 +84,16 @@ func (o CopyOutcome) String() string {
 		return "made"
 	case CopyRepaired:
 		return "repaired"
-	case CopyExpiry:
-		return "expiry"
+	case CopyTTL:
+		return "ttl"
 	case CopyConflict:
 		return "conflict"
 	case CopyForeign:
 		return "foreign"
-	case CopyBreach:
-		return "breach"
+	case CopyContradiction:
+		return "contradiction"
 	case CopyWrongType:
-		return "type"
+		return "wrong-type"
 	}
 	return "unknown"
 }
@@ -92,22 +102,17 @@ func (o CopyOutcome) String() string {
 func (o CopyOutcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
 // UnmarshalText reads such a name.
-func (o *CopyOutcome) UnmarshalText(text []byte) error {
-	for _, known := range CopyOutcomes() {
-		if known.String() == string(text) {
-			*o = known
-			return nil
-		}
-	}
-	return errUnknownName
+func (o *CopyOutcome) UnmarshalText(text []byte) (err error) {
+	*o, err = named(CopyOutcomes(), text)
+	return err
 }
 
 // Changed tells whether copies were written.
-func (o CopyOutcome) Changed() bool { return o == CopyMade || o == CopyRepaired || o == CopyExpiry }
+func (o CopyOutcome) Changed() bool { return o == CopyMade || o == CopyRepaired || o == CopyTTL }
 
 // Left tells whether the job is one that cannot be mended by copying.
 func (o CopyOutcome) Left() bool {
-	return o == CopyConflict || o == CopyForeign || o == CopyBreach || o == CopyWrongType
+	return o == CopyConflict || o == CopyForeign || o == CopyContradiction || o == CopyWrongType
 }
 
 // Copied says what became of one job.
@@ -142,33 +147,16 @@ func KeyClasses() []KeyClass {
 	return []KeyClass{KeyNotAJob, KeyWrongType, KeyInvalidWorkspace, KeyOtherID}
 }
 
-// String gives the name that reports use.
-func (c KeyClass) String() string {
-	switch c {
-	case KeyNotAJob:
-		return "not a job"
-	case KeyWrongType:
-		return "wrong type"
-	case KeyInvalidWorkspace:
-		return "invalid workspace"
-	case KeyOtherID:
-		return "other id"
-	}
-	return "unknown"
-}
+// String gives the name of its difference.
+func (c KeyClass) String() string { return c.Difference().String() }
 
 // MarshalText gives the same name.
 func (c KeyClass) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 // UnmarshalText reads such a name.
-func (c *KeyClass) UnmarshalText(text []byte) error {
-	for _, known := range KeyClasses() {
-		if known.String() == string(text) {
-			*c = known
-			return nil
-		}
-	}
-	return errUnknownName
+func (c *KeyClass) UnmarshalText(text []byte) (err error) {
+	*c, err = named(KeyClasses(), text)
+	return err
 }
 
 // StrangeKey is a stored key that stands for no job. Key is untrusted text.

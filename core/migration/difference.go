@@ -21,7 +21,7 @@ const (
 	DifferenceConflict                                      // new has the higher rev and old the later time
 	DifferencePartial                                       // new is a stub, or lacks fields that old has at an equal version
 	DifferenceExtraField                                    // new has fields that old lacks, and they are equal otherwise
-	DifferenceExpiry                                        // equal copies expire more than a second apart, or only one does
+	DifferenceTTL                                           // equal copies expire more than a second apart, or only one does
 	DifferenceWrongType                                     // a key holds something else than it should
 	DifferenceTwoWorkspaces                                 // two workspaces have a job of one id
 	DifferenceContradiction                                 // a record in new contradicts its key
@@ -60,7 +60,7 @@ func (c DifferenceClass) String() string {
 		return "partial"
 	case DifferenceExtraField:
 		return "extra-field"
-	case DifferenceExpiry:
+	case DifferenceTTL:
 		return "ttl"
 	case DifferenceWrongType:
 		return "wrong-type"
@@ -94,14 +94,9 @@ func (c DifferenceClass) String() string {
 func (c DifferenceClass) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 // UnmarshalText reads such a name.
-func (c *DifferenceClass) UnmarshalText(text []byte) error {
-	for _, known := range DifferenceClasses() {
-		if known.String() == string(text) {
-			*c = known
-			return nil
-		}
-	}
-	return errUnknownName
+func (c *DifferenceClass) UnmarshalText(text []byte) (err error) {
+	*c, err = named(DifferenceClasses(), text)
+	return err
 }
 
 // Harmless tells whether c is told and is no fault: a key whose job has expired makes a new job, and expires itself.
@@ -115,7 +110,7 @@ func (c DifferenceClass) OfIndex() bool {
 // Mendable tells whether a pass brings what is of class c in step: then it need not be accepted.
 func (c DifferenceClass) Mendable() bool {
 	return c.OfIndex() || slices.Contains([]DifferenceClass{
-		DifferenceMissing, DifferenceGhost, DifferenceStale, DifferencePartial, DifferenceExtraField, DifferenceExpiry,
+		DifferenceMissing, DifferenceGhost, DifferenceStale, DifferencePartial, DifferenceExtraField, DifferenceTTL,
 	}, c)
 }
 
@@ -236,7 +231,7 @@ func judgeCopies(p Phase, f JobFacts) (class DifferenceClass, behind StoredCopy,
 func judgePair(p Phase, f JobFacts) (class DifferenceClass, behind StoredCopy, mark uint64) {
 	if f.Equal {
 		if p.LooksAtOld() && p.LooksAtNew() && !expireTogether(f.Old.Left, f.New.Left) {
-			return DifferenceExpiry, f.New, markOf([]string{expiries(f.Old.Left, f.New.Left)})
+			return DifferenceTTL, f.New, markOf([]string{expiries(f.Old.Left, f.New.Left)})
 		}
 		return 0, StoredCopy{}, 0
 	}

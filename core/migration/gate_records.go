@@ -13,14 +13,9 @@ import (
 func (p Phase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // UnmarshalText reads such a name.
-func (p *Phase) UnmarshalText(text []byte) error {
-	for _, known := range Phases() {
-		if known.String() == string(text) {
-			*p = known
-			return nil
-		}
-	}
-	return errUnknownName
+func (p *Phase) UnmarshalText(text []byte) (err error) {
+	*p, err = named(Phases(), text)
+	return err
 }
 
 // Heartbeats: a server beats every ServerBeat, and counts as live for ServerLife after it last did.
@@ -73,14 +68,9 @@ func (k PassKind) String() string {
 func (k PassKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // UnmarshalText reads such a name.
-func (k *PassKind) UnmarshalText(text []byte) error {
-	for _, known := range PassKinds() {
-		if known.String() == string(text) {
-			*k = known
-			return nil
-		}
-	}
-	return errUnknownName
+func (k *PassKind) UnmarshalText(text []byte) (err error) {
+	*k, err = named(PassKinds(), text)
+	return err
 }
 
 // RecordedPass is what gates know of a pass through all stored jobs. Times are those of the storage's clock.

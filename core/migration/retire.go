@@ -5,23 +5,23 @@ type RetireOutcome uint8
 
 // The outcomes of removing one old copy.
 const (
-	RetireAbsent     RetireOutcome = iota // there is none
-	RetireRemoved                         // the new copy is whole, and equal or fresher
-	RetireKeptAlone                       // no whole new copy is there
-	RetireKeptFresh                       // the old copy is the fresher one
-	RetireKeptUnlike                      // of two as fresh as each other the old one holds what the new one does not
-	RetireKeptExpiry                      // equal, but the new copy would stay for longer
-	RetireConflict                        // new has the higher rev and old the later time
-	RetireForeign                         // another's record, or nobody's, holds the old key
-	RetireBreach                          // the new record contradicts its key
-	RetireWrongType                       // a key holds something else than a hash
+	RetireAbsent        RetireOutcome = iota // there is none
+	RetireRemoved                            // the new copy is whole, and equal or fresher
+	RetireKeptAlone                          // no whole new copy is there
+	RetireKeptFresh                          // the old copy is the fresher one
+	RetireKeptUnlike                         // of two as fresh as each other the old one holds what the new one does not
+	RetireKeptTTL                            // equal, but the new copy would stay for longer
+	RetireConflict                           // new has the higher rev and old the later time
+	RetireForeign                            // another's record, or nobody's, holds the old key
+	RetireContradiction                      // the new record contradicts its key
+	RetireWrongType                          // a key holds something else than a hash
 )
 
 // RetireOutcomes lists them all.
 func RetireOutcomes() []RetireOutcome {
 	return []RetireOutcome{
-		RetireAbsent, RetireRemoved, RetireKeptAlone, RetireKeptFresh, RetireKeptUnlike, RetireKeptExpiry, RetireConflict,
-		RetireForeign, RetireBreach, RetireWrongType,
+		RetireAbsent, RetireRemoved, RetireKeptAlone, RetireKeptFresh, RetireKeptUnlike, RetireKeptTTL, RetireConflict,
+		RetireForeign, RetireContradiction, RetireWrongType,
 	}
 }
 
@@ -38,16 +38,16 @@ func (o RetireOutcome) String() string {
 		return "fresher"
 	case RetireKeptUnlike:
 		return "unlike"
-	case RetireKeptExpiry:
-		return "expiry"
+	case RetireKeptTTL:
+		return "ttl"
 	case RetireConflict:
 		return "conflict"
 	case RetireForeign:
 		return "foreign"
-	case RetireBreach:
-		return "breach"
+	case RetireContradiction:
+		return "contradiction"
 	case RetireWrongType:
-		return "type"
+		return "wrong-type"
 	}
 	return "unknown"
 }
@@ -56,14 +56,9 @@ func (o RetireOutcome) String() string {
 func (o RetireOutcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
 // UnmarshalText reads such a name.
-func (o *RetireOutcome) UnmarshalText(text []byte) error {
-	for _, known := range RetireOutcomes() {
-		if known.String() == string(text) {
-			*o = known
-			return nil
-		}
-	}
-	return errUnknownName
+func (o *RetireOutcome) UnmarshalText(text []byte) (err error) {
+	*o, err = named(RetireOutcomes(), text)
+	return err
 }
 
 // Kept tells whether an old key was left in place.

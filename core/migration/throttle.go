@@ -26,6 +26,21 @@ type Pace struct {
 	Reason SlowReason // what slows the pass most, empty where only the rate does
 }
 
+// Keys of one step, where its operator does not say: others wait for few behind it, and it waits for few answers itself
+// where it is to be quick. See ARCHITECTURE.md on its speed.
+const (
+	stepKeys          = 100
+	stepKeysUnbounded = 500
+)
+
+// StepKeys is how many keys a step of this pace looks at.
+func (p Pace) StepKeys() int {
+	if p.Rate == 0 && p.Share == 1 {
+		return stepKeysUnbounded
+	}
+	return stepKeys
+}
+
 // SlowReason is what slows a pass, or holds it, in words for its operator.
 type SlowReason string
 

@@ -57,3 +57,15 @@ func TestPaceOf(t *testing.T) {
 		})
 	}
 }
+
+// TestStepKeys: a pass that has to go easy looks at few keys in a step.
+func TestStepKeys(t *testing.T) {
+	for keys, paces := range map[int][]migration.Pace{
+		500: {{Share: 1}},
+		100: {{Rate: 2000, Share: 1}, {Share: 0.25, Reason: migration.SlowedByLatency}, {}},
+	} {
+		for _, pace := range paces {
+			require.Equal(t, keys, pace.StepKeys(), pace)
+		}
+	}
+}

@@ -21,7 +21,7 @@ type Backfill struct {
 type BackfillInput struct {
 	To        migration.Schema
 	DryRun    bool
-	Batch     int          // keys of one step; 0 for 100
+	Batch     int          // keys of one step; 0 for as many as the pace allows
 	Rate      int          // jobs a second at most; 0 for no bound
 	Workspace workspace.ID // the only one; zero for all
 	MaxJobs   int64        // the pass ends early behind the step that reaches so many jobs; 0 for no bound
@@ -38,9 +38,6 @@ type BackfillProgress struct {
 	Waiting  bool // the pass stands still, nothing is new but the pace
 }
 
-// defaultBatch is how many keys a step looks at where nobody says.
-const defaultBatch = 100
-
 // maxStarts bounds how often a pass starts over: where a server hides which process it is and connections do not last, no
 // pass ends.
 const maxStarts = 100
@@ -54,11 +51,8 @@ const largeTrip = 1 << 20
 func (u Backfill) Do(
 	ctx context.Context, in BackfillInput, progress func(BackfillProgress),
 ) (counts migration.BackfillCounts, done bool, err error) {
-	if in.Batch <= 0 {
-		in.Batch = defaultBatch
-	}
 	p := backfillPass{Backfill: u, in: in, progress: progress}
-	p.pacer = pacer{load: u.Load, clock: u.Clock, rate: in.Rate}
+	p.pacer = pacer{load: u.Load, clock: u.Clock, rate: in.Rate, batch: in.Batch}
 	if err := p.resume(ctx); err != nil {
 		return p.kept.Counts, false, err
 	}
@@ -119,7 +113,7 @@ func (p *backfillPass) resume(ctx context.Context) error {
 
 // step does one batch, and tells whether it was the last.
 func (p *backfillPass) step(ctx context.Context) (end bool, err error) {
-	n := p.in.Batch
+	n := p.pacer.step()
 	if p.in.MaxJobs > 0 {
 		n = int(min(int64(n), p.in.MaxJobs-p.total))
 	}

@@ -43,7 +43,7 @@ func (u Backfill) sample(ctx context.Context, in BackfillInput) (migration.Backf
 	at, process := p.kept.At, p.kept.Process
 	sample := migration.BackfillSample{From: at.Fraction()}
 	for met := 0; met < sampleKeys; {
-		batch, err := u.Copies.Keys(ctx, at, defaultBatch)
+		batch, err := u.Copies.Keys(ctx, at, sampleKeys/10)
 		if err != nil {
 			return migration.BackfillSample{}, err //nolint:wrapcheck // already a fault
 		}

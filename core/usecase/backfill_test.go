@@ -304,18 +304,18 @@ func TestBackfillGivesEachFault(t *testing.T) {
 		"the keys": func(c *portsmock.MockJobCopies, l *portsmock.MockStorageLoad) {
 			c.EXPECT().Checkpoint(gomock.Any(), migration.New)
 			l.EXPECT().Load(gomock.Any())
-			c.EXPECT().Keys(gomock.Any(), gomock.Any(), 100).Return(migration.KeyBatch{}, broken)
+			c.EXPECT().Keys(gomock.Any(), gomock.Any(), 500).Return(migration.KeyBatch{}, broken)
 		},
 		"the copies": func(c *portsmock.MockJobCopies, l *portsmock.MockStorageLoad) {
 			c.EXPECT().Checkpoint(gomock.Any(), migration.New)
 			l.EXPECT().Load(gomock.Any())
-			c.EXPECT().Keys(gomock.Any(), gomock.Any(), 100).Return(batch, nil)
+			c.EXPECT().Keys(gomock.Any(), gomock.Any(), 500).Return(batch, nil)
 			c.EXPECT().Copy(gomock.Any(), gomock.Any(), migration.New, false).Return(nil, broken)
 		},
 		"the new position": func(c *portsmock.MockJobCopies, l *portsmock.MockStorageLoad) {
 			c.EXPECT().Checkpoint(gomock.Any(), migration.New)
 			l.EXPECT().Load(gomock.Any())
-			c.EXPECT().Keys(gomock.Any(), gomock.Any(), 100).Return(batch, nil)
+			c.EXPECT().Keys(gomock.Any(), gomock.Any(), 500).Return(batch, nil)
 			c.EXPECT().Copy(gomock.Any(), gomock.Any(), migration.New, false)
 			c.EXPECT().SaveCheckpoint(gomock.Any(), migration.New, gomock.Any()).Return(broken)
 		},

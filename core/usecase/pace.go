@@ -17,6 +17,7 @@ type pacer struct {
 	load  ports.StorageLoad
 	clock ports.Clock
 	rate  int // jobs a second at most; 0 for no bound
+	batch int // keys of one step; 0 for as many as the pace allows
 
 	pace  migration.Pace
 	asked time.Time // when the load was read
@@ -26,6 +27,14 @@ type pacer struct {
 
 // did counts jobs towards the rate.
 func (p *pacer) did(jobs int) { p.jobs += int64(jobs) }
+
+// step gives how many keys the next step looks at: as many as were asked for, or as many as the pace allows.
+func (p *pacer) step() int {
+	if p.batch > 0 {
+		return p.batch
+	}
+	return p.pace.StepKeys()
+}
 
 // wait waits until the pass may go on. It is called between two steps; the time since it last returned is the time that
 // the pass worked. Each step has to take the time that its jobs are worth: time lost in one is not caught up in another.

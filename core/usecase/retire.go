@@ -22,7 +22,7 @@ type Retire struct {
 // RetireInput says what to go through, how fast, and who answers for it.
 type RetireInput struct {
 	DryRun    bool
-	Batch     int          // keys of one step; 0 for 100
+	Batch     int          // keys of one step; 0 for as many as the pace allows
 	Rate      int          // jobs a second at most; 0 for no bound
 	Workspace workspace.ID // the only one; zero for all
 	Force     string       // the reason why a closed gate does not matter; empty to respect it
@@ -48,11 +48,8 @@ const gateInterval = 10 * time.Second
 func (u Retire) Do(
 	ctx context.Context, in RetireInput, progress func(RetireProgress),
 ) (counts migration.RetireCounts, err error) {
-	if in.Batch <= 0 {
-		in.Batch = defaultBatch
-	}
 	p := retirePass{Retire: u, in: in, progress: progress}
-	p.pacer = pacer{load: u.Load, clock: u.Clock, rate: in.Rate}
+	p.pacer = pacer{load: u.Load, clock: u.Clock, rate: in.Rate, batch: in.Batch}
 	if err := p.begin(ctx); err != nil {
 		return p.counts, err
 	}
@@ -140,7 +137,7 @@ func (p *retirePass) tell(waiting bool) {
 
 // step does one batch, and tells whether it was the last.
 func (p *retirePass) step(ctx context.Context) (end bool, err error) {
-	batch, err := p.Keys.Keys(ctx, p.at, p.in.Batch)
+	batch, err := p.Keys.Keys(ctx, p.at, p.pacer.step())
 	if err != nil {
 		return false, err //nolint:wrapcheck // already a fault
 	}

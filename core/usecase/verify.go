@@ -24,7 +24,7 @@ type Verify struct {
 // VerifyInput says what to look at, by which rules and how fast.
 type VerifyInput struct {
 	Phase     migration.Phase
-	Batch     int          // keys of one step; 0 for 100
+	Batch     int          // keys of one step; 0 for as many as the pace allows
 	Rate      int          // jobs and references a second at most; 0 for no bound
 	Workspace workspace.ID // the only one; zero for all. What is nobody's is left out with it
 	Sample    int          // every so many jobs one is compared; 0 and 1 for all
@@ -92,10 +92,7 @@ func (u Verify) Do(
 	ctx context.Context, in VerifyInput, progress func(VerifyProgress),
 ) (migration.VerifyReport, error) {
 	in.Sample, in.IndexLag = max(in.Sample, 1), max(in.IndexLag, suspicion)
-	if in.Batch <= 0 {
-		in.Batch = defaultBatch
-	}
-	pacer := &pacer{load: u.Load, clock: u.Clock, rate: in.Rate}
+	pacer := &pacer{load: u.Load, clock: u.Clock, rate: in.Rate, batch: in.Batch}
 	for {
 		p := verifyPass{
 			Verify: u, in: in, progress: progress, pacer: pacer,
@@ -205,7 +202,7 @@ func (p *verifyPass) wants(ws workspace.ID) bool {
 // walkKeys goes through all keys of jobs.
 func (p *verifyPass) walkKeys(ctx context.Context, step func(migration.KeyBatch) error) (whole bool, err error) {
 	for at := migration.Position(0); ; {
-		batch, err := p.Copies.Keys(ctx, at, p.in.Batch)
+		batch, err := p.Copies.Keys(ctx, at, p.pacer.step())
 		if err != nil || batch.Process != p.report.Process {
 			return false, err //nolint:wrapcheck // already a fault
 		}
@@ -308,7 +305,7 @@ func (p *verifyPass) walkTwice(ctx context.Context) (whole bool, err error) {
 func (p *verifyPass) walkReferences(ctx context.Context) (whole bool, err error) {
 	walked := map[workspace.ID]bool{} // SCAN may give a key twice
 	for at := migration.Position(0); ; {
-		batch, err := p.Comparison.References(ctx, at, p.in.Batch)
+		batch, err := p.Comparison.References(ctx, at, p.pacer.step())
 		if err != nil || batch.Process != p.report.Process {
 			return false, err //nolint:wrapcheck // already a fault
 		}
@@ -337,7 +334,7 @@ func (p *verifyPass) walkReferences(ctx context.Context) (whole bool, err error)
 
 func (p *verifyPass) walkIndex(ctx context.Context, ws workspace.ID) error {
 	for after := ""; ; {
-		refs, looked, next, err := p.Comparison.IndexEntries(ctx, ws, after, p.in.Batch)
+		refs, looked, next, err := p.Comparison.IndexEntries(ctx, ws, after, p.pacer.step())
 		if err != nil {
 			return err //nolint:wrapcheck // already a fault
 		}
@@ -353,7 +350,7 @@ func (p *verifyPass) walkIndex(ctx context.Context, ws workspace.ID) error {
 
 func (p *verifyPass) walkQueue(ctx context.Context) (whole bool, err error) {
 	for depth := int64(0); ; {
-		refs, next, err := p.Comparison.QueueEntries(ctx, depth, p.in.Batch)
+		refs, next, err := p.Comparison.QueueEntries(ctx, depth, p.pacer.step())
 		if err != nil {
 			return false, err //nolint:wrapcheck // already a fault
 		}
@@ -408,7 +405,7 @@ func (p *verifyPass) askAgain(ctx context.Context) error {
 	for {
 		now := p.Clock.Now()
 		n := 0
-		for n < len(p.suspects) && n < p.in.Batch && !p.suspects[n].due.After(now) {
+		for n < len(p.suspects) && n < p.pacer.step() && !p.suspects[n].due.After(now) {
 			n++
 		}
 		if n == 0 {

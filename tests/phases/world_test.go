@@ -422,12 +422,12 @@ func (w *world) backfill(to migration.Schema) (made int) {
 		require.NoError(w, json.Unmarshal([]byte(out), &told))
 		require.True(w, told.Done)
 		for _, left := range []migration.CopyOutcome{
-			migration.CopyConflict, migration.CopyForeign, migration.CopyBreach, migration.CopyWrongType,
+			migration.CopyConflict, migration.CopyForeign, migration.CopyContradiction, migration.CopyWrongType,
 		} {
 			require.Zero(w, told.Jobs[left.String()], "%s: %s", w.step, left)
 		}
 		made += told.Jobs[migration.CopyMade.String()]
-		if told.Jobs[migration.CopyMade.String()]+told.Jobs[migration.CopyRepaired.String()]+told.Jobs[migration.CopyExpiry.String()] == 0 {
+		if told.Jobs[migration.CopyMade.String()]+told.Jobs[migration.CopyRepaired.String()]+told.Jobs[migration.CopyTTL.String()] == 0 {
 			return made
 		}
 	}

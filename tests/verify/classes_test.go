@@ -110,11 +110,11 @@ func (p *planter) plant() {
 
 	id, _ = p.job(ws)
 	p.do("EXPIRE", newKey(id), "3600")
-	p.expect(migration.DifferenceExpiry, newKey(id))
+	p.expect(migration.DifferenceTTL, newKey(id))
 	id, _ = p.job(ws)
 	p.do("EXPIRE", newKey(id), "3600")
 	p.do("EXPIRE", oldKey(id), "3598")
-	p.expect(migration.DifferenceExpiry, newKey(id))
+	p.expect(migration.DifferenceTTL, newKey(id))
 
 	p.do("SET", newKey(mark), "x")
 	p.expect(migration.DifferenceWrongType, newKey(mark))

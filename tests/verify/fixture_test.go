@@ -96,7 +96,7 @@ func (f fixture) expected(t *testing.T, looksOld, looksNew bool) map[thing]bool 
 			add(migration.DifferenceGhost, newKey, "")
 		case old != nil && copied != nil:
 			if class, key := f.compare(t, oldKey, newKey); class != 0 && (key == oldKey && looksOld || key == newKey && looksNew) &&
-				(class != migration.DifferenceExpiry || looksOld && looksNew) {
+				(class != migration.DifferenceTTL || looksOld && looksNew) {
 				add(class, key, "")
 			}
 		}
@@ -145,7 +145,7 @@ func (f fixture) compare(t *testing.T, oldKey, newKey string) (migration.Differe
 	switch {
 	case !differ && oldMore+newMore == 0:
 		if d := (f.ttl[oldKey] - f.ttl[newKey]).Abs(); d > time.Second || (f.ttl[oldKey] == 0) != (f.ttl[newKey] == 0) {
-			return migration.DifferenceExpiry, newKey
+			return migration.DifferenceTTL, newKey
 		}
 		return 0, ""
 	case !differ && oldMore == 0:

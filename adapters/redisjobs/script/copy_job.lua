@@ -17,19 +17,19 @@
 --
 -- Returns
 --   {outcome, entries}    entries is how many index entries were added or dropped; outcome is
---                         'identical'  both copies are equal, in expiry too
---                         'single'     one schema holds the job, and the other need not
---                         'made'       the missing copy was made, in old with a queue entry where the job is pending
---                         'repaired'   the fresher copy took the other's place, old's with the same entry if none waits
---                         'expiry'     equal copies expire together now
---                         'conflict'   new has the higher rev and old the later time, or nothing tells which is the
---                                      fresher, or the fresher copy lacks what every job is made with and the other
---                                      has: left
---                         'foreign'    another's record holds the old key: new stands alone
---                         'breach'     the new hash contradicts its key: left
---                         'type'       a key holds something else than a job's hash, or than the queue where an entry is
---                                      due: left
---                         'absent'     neither schema holds the job for this workspace
+--                         'identical'      both copies are equal, in expiry too
+--                         'single'         one schema holds the job, and the other need not
+--                         'made'           the missing copy was made, in old with a queue entry where the job is pending
+--                         'repaired'       the fresher copy took the other's place, old's with the same entry if none waits
+--                         'ttl'            equal copies expire together now
+--                         'conflict'       new has the higher rev and old the later time, or nothing tells which is the
+--                                          fresher, or the fresher copy lacks what every job is made with and the other
+--                                          has: left
+--                         'foreign'        another's record holds the old key: new stands alone
+--                         'contradiction'  the new hash contradicts its key: left
+--                         'wrong-type'     a key holds something else than a job's hash, or than the queue where an entry is
+--                                          due: left
+--                         'absent'         neither schema holds the job for this workspace
 --   error                 Redis would not say what a key holds  -> as Redis' own
 local dry = ARGV[5] ~= ''
 
@@ -38,12 +38,12 @@ for i = 1, 2 do
   local reply = redis.pcall('HMGET', KEYS[i], unpack(FIELDS))
   if reply.err then
     if string.find(reply.err, 'WRONGTYPE', 1, true) then
-      return {'type', 0}
+      return {'wrong-type', 0}
     end
     return reply
   end
   if unwieldy(KEYS[i]) then
-    return {'type', 0}
+    return {'wrong-type', 0}
   end
   heads[i] = reply
 end
@@ -51,7 +51,7 @@ local old, new = heads[1], heads[2]
 if (new[1] or '') == '' or (new[2] or '') == '' then
   new = nil
 elseif new[1] ~= ARGV[2] or new[2] ~= ARGV[1] then
-  return {'breach', 0}
+  return {'contradiction', 0}
 end
 local foreign = false
 if old[1] ~= ARGV[2] or old[2] ~= ARGV[1] then
@@ -71,7 +71,7 @@ if old and new then
   if old_has_all and new_has_all then
     from = sooner(KEYS[1], KEYS[2])
     if from > 0 then
-      outcome = 'expiry'
+      outcome = 'ttl'
     end
   elseif undecided(old, new) then
     outcome = 'conflict'
@@ -111,7 +111,7 @@ local due = from == 2 and new[4] == 'pending'
 if due then
   local kind = redis.call('TYPE', KEYS[4]).ok
   if kind ~= 'list' and kind ~= 'none' then
-    return {'type', 0}
+    return {'wrong-type', 0}
   end
   due = outcome == 'made' or outcome == 'repaired' and not redis.call('LPOS', KEYS[4], ARGV[2], 'MAXLEN', '100000')
 end

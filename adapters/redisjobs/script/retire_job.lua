@@ -14,28 +14,28 @@
 --
 -- Returns
 --   {outcome, entries}    entries is how many index entries were added or dropped; outcome is
---                         'absent'    there is no old copy
---                         'removed'   the new copy stands alone now
---                         'alone'     no whole new copy is there: left
---                         'fresher'   the old copy is the fresher one: left
---                         'unlike'    as fresh as each other, and the old one holds what the new one does not: left
---                         'expiry'    equal, but the new copy would stay for longer: left
---                         'conflict'  new has the higher rev and old the later time: left
---                         'foreign'   another's record, or nobody's, holds the old key: left
---                         'breach'    the new hash contradicts its key: left
---                         'type'      a key holds something else than a job's hash, or than an index: left
+--                         'absent'         there is no old copy
+--                         'removed'        the new copy stands alone now
+--                         'alone'          no whole new copy is there: left
+--                         'fresher'        the old copy is the fresher one: left
+--                         'unlike'         as fresh as each other, and the old one holds what the new one does not: left
+--                         'ttl'            equal, but the new copy would stay for longer: left
+--                         'conflict'       new has the higher rev and old the later time: left
+--                         'foreign'        another's record, or nobody's, holds the old key: left
+--                         'contradiction'  the new hash contradicts its key: left
+--                         'wrong-type'     a key holds something else than a job's hash, or than an index: left
 --   error                 Redis would not say what a key holds  -> as Redis' own
 local heads = {}
 for i = 1, 2 do
   local reply = redis.pcall('HMGET', KEYS[i], unpack(FIELDS))
   if reply.err then
     if string.find(reply.err, 'WRONGTYPE', 1, true) then
-      return {'type', 0}
+      return {'wrong-type', 0}
     end
     return reply
   end
   if unwieldy(KEYS[i]) then
-    return {'type', 0}
+    return {'wrong-type', 0}
   end
   heads[i] = reply
 end
@@ -43,7 +43,7 @@ local old, new = heads[1], heads[2]
 if (new[1] or '') == '' or (new[2] or '') == '' then
   new = nil
 elseif new[1] ~= ARGV[2] or new[2] ~= ARGV[1] then
-  return {'breach', 0}
+  return {'contradiction', 0}
 end
 
 local outcome = 'removed'
@@ -55,12 +55,12 @@ elseif not new then
   outcome = 'alone'
 elseif same_bytes(KEYS[1], KEYS[2]) then
   -- Of equal copies the sooner expiry holds, and it would go with the old one.
-  outcome = sooner(KEYS[1], KEYS[2]) == 1 and 'expiry' or 'removed'
+  outcome = sooner(KEYS[1], KEYS[2]) == 1 and 'ttl' or 'removed'
 else
   local all_of_old, all_of_new = contents(KEYS[1]), contents(KEYS[2])
   if holds(all_of_new, all_of_old) then
     if holds(all_of_old, all_of_new) and sooner(KEYS[1], KEYS[2]) == 1 then
-      outcome = 'expiry'
+      outcome = 'ttl'
     end
   elseif undecided(old, new) then
     outcome = 'conflict'
@@ -81,7 +81,7 @@ else
 end
 
 if outcome == 'removed' and not is_index(KEYS[3]) then
-  return {'type', 0} -- no copy goes while its entries cannot follow
+  return {'wrong-type', 0} -- no copy goes while its entries cannot follow
 end
 if outcome ~= 'absent' and outcome ~= 'foreign' then
   ask_about(place_of(old[5], ARGV[3]), outcome ~= 'removed' and (old[4] or '') or nil)
