@@ -21,8 +21,9 @@ type JobComparison interface {
 	// throughout a walk is met at least once.
 	References(ctx context.Context, at migration.Position, n int) (migration.ReferenceBatch, error)
 	// IndexEntries gives what is to be asked about among the next entries of a workspace's index behind one, from the
-	// oldest on; after is empty for the start, and next at the end. looked is how many entries it looked at, about n.
-	IndexEntries(ctx context.Context, ws workspace.ID, after string, n int) (
+	// newest on: jobs that are made during a walk add no step to it. before is empty for the start, and next at the end.
+	// looked is how many entries it looked at, about n.
+	IndexEntries(ctx context.Context, ws workspace.ID, before string, n int) (
 		refs []migration.Reference, looked int, next string, err error)
 	// QueueEntries gives about n entries of the queue that have fewer than depth others before them, those with the most;
 	// depth is 0 for the start, and next at the end. One that stays in the queue throughout a walk is met, and the walk

@@ -187,14 +187,14 @@ func (c *Copies) References(ctx context.Context, at migration.Position, n int) (
 // IndexEntries implements ports.JobComparison. It takes two round trips. An entry of a state that stands at a place which
 // has an entry of all jobs, too, is asked about with that one.
 func (c *Copies) IndexEntries(
-	ctx context.Context, ws workspace.ID, after string, n int,
+	ctx context.Context, ws workspace.ID, before string, n int,
 ) (refs []migration.Reference, looked int, next string, err error) {
-	least := "-"
-	if after != "" {
-		least = "(" + after
+	most := "+"
+	if before != "" {
+		most = "(" + before
 	}
 	key := indexKey(ws)
-	entries, err := c.rdb.ZRangeByLex(ctx, key, &redis.ZRangeBy{Min: least, Max: "+", Count: int64(n)}).Result()
+	entries, err := c.rdb.ZRevRangeByLex(ctx, key, &redis.ZRangeBy{Max: most, Min: "-", Count: int64(n)}).Result()
 	if err != nil {
 		if isWrongType(err.Error()) {
 			return []migration.Reference{{Kind: migration.ReferenceKey, Workspace: ws, Key: key}}, 0, "", nil

@@ -2,13 +2,17 @@ package redisjobs
 
 import (
 	"regexp"
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/tests/contract"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
@@ -119,4 +123,45 @@ func TestCompareTellsWhoWroteWithoutRev(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestIndexEntriesEndWhileJobsAreMade: a walk meets each entry that was there. Of jobs that are made meanwhile it meets
+// entries of their state alone, and no more than there were when it came to the first.
+func TestIndexEntriesEndWhileJobsAreMade(t *testing.T) {
+	rdb := redisserver.Start(t).Client(t)
+	ctx, ws := t.Context(), acmeJob(t, "1").Workspace
+	repo, copies := New(redisserver.AsServer(t, rdb), migration.DualWrite, Options{Observer: contract.Unobserved{}}), NewCopies(redisserver.AsOperator(t, rdb))
+	made := 0
+	enqueue := func(n int) {
+		for range n {
+			made++
+			_, err := repo.Enqueue(ctx, job.Draft{
+				ID: acmeJob(t, strconv.Itoa(made)).ID, Workspace: ws, Provider: "google", Name: "gmail.send", Params: "{}",
+			})
+			require.NoError(t, err)
+		}
+	}
+	enqueue(10)
+	there, err := rdb.ZRange(ctx, indexKey(ws), 0, -1).Result()
+	require.NoError(t, err)
+	require.Len(t, there, 20)
+	var looked, steps int
+	for before := ""; ; steps++ {
+		refs, n, next, err := copies.IndexEntries(ctx, ws, before, 3)
+		require.NoError(t, err)
+		looked += n
+		for _, ref := range refs {
+			require.Equal(t, migration.Reference{
+				Kind: migration.ReferenceIndex, Workspace: ws, Key: indexKey(ws), Entry: ref.Entry,
+			}, ref)
+			there = slices.DeleteFunc(there, func(e string) bool { return e[1:] == ref.Entry[1:] }) // one stands for both
+		}
+		enqueue(4)
+		require.Less(t, steps, 100, "the walk goes after new jobs")
+		if before = next; before == "" {
+			break
+		}
+	}
+	require.Empty(t, there)
+	require.LessOrEqual(t, looked, 10+10+4*4, "the order of all jobs takes four steps")
 }

@@ -333,8 +333,8 @@ func (p *verifyPass) walkReferences(ctx context.Context) (whole bool, err error)
 }
 
 func (p *verifyPass) walkIndex(ctx context.Context, ws workspace.ID) error {
-	for after := ""; ; {
-		refs, looked, next, err := p.Comparison.IndexEntries(ctx, ws, after, p.pacer.step())
+	for before := ""; ; {
+		refs, looked, next, err := p.Comparison.IndexEntries(ctx, ws, before, p.pacer.step())
 		if err != nil {
 			return err //nolint:wrapcheck // already a fault
 		}
@@ -342,7 +342,7 @@ func (p *verifyPass) walkIndex(ctx context.Context, ws workspace.ID) error {
 		if err := p.look(ctx, refs, looked); err != nil {
 			return err
 		}
-		if after = next; after == "" {
+		if before = next; before == "" {
 			return nil
 		}
 	}

@@ -53,9 +53,9 @@ func (mr *MockJobComparisonMockRecorder) Compare(ctx, jobs interface{}) *gomock.
 }
 
 // IndexEntries mocks base method.
-func (m *MockJobComparison) IndexEntries(ctx context.Context, ws workspace.ID, after string, n int) ([]migration.Reference, int, string, error) {
+func (m *MockJobComparison) IndexEntries(ctx context.Context, ws workspace.ID, before string, n int) ([]migration.Reference, int, string, error) {
 	m.ctrl.T.Helper()
-	ret := m.ctrl.Call(m, "IndexEntries", ctx, ws, after, n)
+	ret := m.ctrl.Call(m, "IndexEntries", ctx, ws, before, n)
 	ret0, _ := ret[0].([]migration.Reference)
 	ret1, _ := ret[1].(int)
 	ret2, _ := ret[2].(string)
@@ -64,9 +64,9 @@ func (m *MockJobComparison) IndexEntries(ctx context.Context, ws workspace.ID, a
 }
 
 // IndexEntries indicates an expected call of IndexEntries.
-func (mr *MockJobComparisonMockRecorder) IndexEntries(ctx, ws, after, n interface{}) *gomock.Call {
+func (mr *MockJobComparisonMockRecorder) IndexEntries(ctx, ws, before, n interface{}) *gomock.Call {
 	mr.mock.ctrl.T.Helper()
-	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "IndexEntries", reflect.TypeOf((*MockJobComparison)(nil).IndexEntries), ctx, ws, after, n)
+	return mr.mock.ctrl.RecordCallWithMethodType(mr.mock, "IndexEntries", reflect.TypeOf((*MockJobComparison)(nil).IndexEntries), ctx, ws, before, n)
 }
 
 // Judge mocks base method.
