@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -160,7 +161,13 @@ func (l *live) requireTruth(ctx context.Context, ref migration.JobRef, tr *truth
 // while Relay's change between legacy and dual write. No update is lost, no read is stale, no record is partial, and one
 // quiet pass later all copies are equal.
 func TestWritersAtTheHead(t *testing.T) {
-	jobs := sized(3000, 1_000_000)
+	for _, jobs := range slices.Compact([]int{sized(3000, 20_000), sized(3000, 1_000_000)}) {
+		t.Run(strconv.Itoa(jobs), func(t *testing.T) { writeAtTheHead(t, jobs) })
+	}
+}
+
+func writeAtTheHead(t *testing.T, jobs int) {
+	t.Helper()
 	l := newLive(t, jobs)
 	ctx, stop := context.WithCancel(t.Context())
 	var writers sync.WaitGroup
