@@ -47,7 +47,8 @@ func (w *traffic) draft(n int64) job.Draft {
 // relay enqueues and moves jobs, and takes entries off the queue.
 func (w *traffic) relay(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := (systemclock.Clock{}).Sleep(context.WithoutCancel(ctx), 2*time.Millisecond); err != nil { // a long run fills no machine
+		pause := time.Duration(sized(2, 10)) * time.Millisecond // ten long runs do not double the jobs
+		if err := (systemclock.Clock{}).Sleep(context.WithoutCancel(ctx), pause); err != nil {
 			return err
 		}
 		d := w.draft(w.jobs.Add(1))
