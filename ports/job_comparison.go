@@ -21,7 +21,7 @@ type JobComparison interface {
 	// throughout a walk is met at least once.
 	References(ctx context.Context, at migration.Position, n int) (migration.ReferenceBatch, error)
 	// IndexEntries gives what is to be asked about among the next entries of a workspace's index behind one, from the
-	// newest on: jobs that are made during a walk add no step to it. before is empty for the start, and next at the end.
+	// newest on: a walk does not go after jobs that are made meanwhile. before is empty for the start, and next at the end.
 	// looked is how many entries it looked at, about n.
 	IndexEntries(ctx context.Context, ws workspace.ID, before string, n int) (
 		refs []migration.Reference, looked int, next string, err error)

@@ -103,7 +103,7 @@ func factsOf(ref migration.JobRef, reply *redis.Cmd) (migration.JobFacts, error)
 		switch said := values[1+2*i].(type) {
 		case string:
 			switch said {
-			case "type":
+			case "wrong-type":
 				stored.Holds = migration.HoldsOther
 			case "many":
 				stored.Holds = migration.HoldsUnwieldy

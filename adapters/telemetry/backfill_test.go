@@ -34,8 +34,8 @@ func TestBackfillCountsEveryOutcomeByWorkspace(t *testing.T) {
 	b.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
 	require.Equal(t, http.StatusOK, w.Code)
 	for _, want := range []string{
-		`backfill_jobs_total{result="succeeded",workspace_id="acme"} 4`, // made twice, repaired, expiry
-		`backfill_jobs_total{result="failed",workspace_id="acme"} 4`,    // conflict, foreign, breach, type
+		`backfill_jobs_total{result="succeeded",workspace_id="acme"} 4`, // made twice, repaired, ttl
+		`backfill_jobs_total{result="failed",workspace_id="acme"} 4`,    // conflict, foreign, contradiction, wrong-type
 		`backfill_jobs_total{result="skipped",workspace_id="acme"} 3`,   // absent, identical, single
 		`backfill_jobs_total{result="succeeded",workspace_id="globex"} 1`,
 		`backfill_jobs_total{result="failed",workspace_id="globex"} 0`,

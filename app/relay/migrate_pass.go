@@ -58,7 +58,7 @@ func (f *passFlags) addWorkspace(flags *pflag.FlagSet) {
 
 // addBatch adds that of a pass whose steps may be of another size.
 func (f *passFlags) addBatch(flags *pflag.FlagSet) {
-	flags.IntVar(&f.batch, "batch-size", 0, "keys of one step; 0 is 100, and 500 while nothing bounds the rate")
+	flags.IntVar(&f.batch, "batch-size", 0, "keys of one step; 0 is 100, and 500 while neither a rate nor the load bounds it")
 }
 
 // addReading adds those of every pass.

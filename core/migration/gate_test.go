@@ -441,7 +441,7 @@ func TestPassOfBackfill(t *testing.T) {
 		"nothing":                  {nil, true},
 		"equal and nothing to do":  {map[migration.CopyOutcome]int64{migration.CopyIdentical: 4, migration.CopySingle: 3, migration.CopyAbsent: 1}, true},
 		"made":                     {map[migration.CopyOutcome]int64{migration.CopyMade: 1}, false},
-		"expiry":                   {map[migration.CopyOutcome]int64{migration.CopyTTL: 1}, false},
+		"ttl":                      {map[migration.CopyOutcome]int64{migration.CopyTTL: 1}, false},
 		"conflict":                 {map[migration.CopyOutcome]int64{migration.CopyConflict: 1}, false},
 		"foreign":                  {map[migration.CopyOutcome]int64{migration.CopyForeign: 1}, false},
 		"a count of none is clean": {map[migration.CopyOutcome]int64{migration.CopyMade: 0}, true},

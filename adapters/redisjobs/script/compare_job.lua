@@ -14,7 +14,7 @@
 --   {time}  the same of copies that have no rev: the latest of their times in microseconds since 1970, 0 for none
 --   {equal, old, old_ttl, new, new_ttl, missing, extra}   what is stored:
 --           equal is 1 where both copies are the workspace's and hold the same fields, else 0;
---           old and new are 'none' for no key, 'type' for a key that holds no hash, 'many' for a job's hash with far more
+--           old and new are 'none' for no key, 'wrong-type' for a key that holds no hash, 'many' for a job's hash with far more
 --           fields than a job has, else fields and values by turns: all of them where both copies are the workspace's and differ, else
 --           those of VERSIONED that are there;
 --           each ttl is as PTTL gives it;
@@ -71,7 +71,7 @@ end
 local function said(i)
   local key, head, out = i == 1 and KEYS[1] or KEYS[2], heads[i], {}
   if head.err then
-    out = 'type'
+    out = 'wrong-type'
   elseif head.many then
     out = 'many'
   elseif whole then
