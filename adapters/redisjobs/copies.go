@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	_ "embed"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -179,7 +180,7 @@ func (c *Copies) sort(ctx context.Context, keys []string, batch *migration.KeyBa
 	return nil
 }
 
-// Copy implements ports.JobCopies. It takes one round trip, and more where Redis does not know the script.
+// Copy implements ports.JobCopies. It takes the round trips of evalEach.
 func (c *Copies) Copy(
 	ctx context.Context, jobs []migration.JobRef, to migration.Schema, dry bool,
 ) ([]migration.Copied, error) {
@@ -197,44 +198,61 @@ func (c *Copies) Copy(
 	}
 	out := make([]migration.Copied, len(jobs))
 	for i, reply := range replies {
-		values, err := reply.Slice()
-		if err != nil {
-			return nil, translate(err)
+		out[i].Job = jobs[i]
+		if out[i].Entries, err = readOutcome(reply, &out[i].Outcome); err != nil {
+			return nil, err
 		}
-		out[i] = migration.Copied{Job: jobs[i]}
-		if err := out[i].Outcome.UnmarshalText([]byte(textAt(values, 0))); err != nil {
-			return nil, untrusted(nil)
-		}
-		out[i].Entries, _ = values[len(values)-1].(int64)
 	}
 	return out, nil
 }
 
-// evalEach runs a script n times in one pipeline, and loads it first where Redis does not know it.
+// readOutcome reads the answer {outcome, entries} of a script.
+func readOutcome(reply *redis.Cmd, outcome encoding.TextUnmarshaler) (entries int64, err error) {
+	values, err := reply.Slice()
+	if err != nil {
+		return 0, translate(err)
+	}
+	if len(values) != 2 { //nolint:mnd // as above
+		return 0, untrusted(nil)
+	}
+	if err := outcome.UnmarshalText([]byte(textAt(values, 0))); err != nil {
+		return 0, untrusted(err)
+	}
+	entries, _ = values[1].(int64)
+	return entries, nil
+}
+
+// tripScripts bounds how many scripts share a round trip: its answer has to come within one timeout.
+const tripScripts = 100
+
+// evalEach runs a script n times, up to tripScripts in a round trip, and loads it where Redis does not know it. It ends with
+// the first trip of which one failed.
 func evalEach(
 	ctx context.Context, rdb redis.UniversalClient, script *redis.Script, n int, call func(i int) ([]string, []any),
 ) ([]*redis.Cmd, error) {
-	if n == 0 {
-		return nil, nil
-	}
-	run := func() ([]*redis.Cmd, error) {
-		replies := make([]*redis.Cmd, n)
-		_, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-			for i := range n {
-				keys, args := call(i)
-				replies[i] = script.EvalSha(ctx, p, keys, args...)
+	replies := make([]*redis.Cmd, n)
+	for from := 0; from < n; from += tripScripts {
+		trip := func() error {
+			_, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+				for i := from; i < min(n, from+tripScripts); i++ {
+					keys, args := call(i)
+					replies[i] = script.EvalSha(ctx, p, keys, args...)
+				}
+				return nil
+			})
+			return err //nolint:wrapcheck // translated below
+		}
+		err := trip()
+		if redis.HasErrorPrefix(err, "NOSCRIPT") {
+			if err = script.Load(ctx, rdb).Err(); err == nil {
+				err = trip()
 			}
-			return nil
-		})
-		return replies, err //nolint:wrapcheck // translated below
-	}
-	replies, err := run()
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		if err = script.Load(ctx, rdb).Err(); err == nil {
-			replies, err = run()
+		}
+		if err != nil {
+			return nil, translate(err)
 		}
 	}
-	return replies, translate(err)
+	return replies, nil
 }
 
 // checkpoint is a kept migration.Checkpoint.

@@ -388,6 +388,43 @@ func TestCopyAnswersInTheOrderOfItsJobs(t *testing.T) {
 	require.Empty(t, none)
 }
 
+// TestScriptsShareABoundedTrip, also those of a large step.
+func TestScriptsShareABoundedTrip(t *testing.T) {
+	rdb := redisserver.Start(t).Client(t)
+	operator := redisserver.AsOperator(t, rdb)
+	counted := &pipelines{}
+	operator.AddHook(counted)
+	var refs []migration.JobRef
+	for i := range 2*tripScripts + 1 {
+		refs = append(refs, acmeJob(t, strconv.Itoa(i)))
+		require.NoError(t, rdb.HSet(t.Context(), "ai:jobs:"+strconv.Itoa(i), record(fieldID, strconv.Itoa(i))).Err())
+	}
+	copied, err := NewCopies(operator).Copy(t.Context(), refs, migration.New, false)
+	require.NoError(t, err)
+	require.Len(t, copied, len(refs))
+	for i, c := range copied {
+		require.Equal(t, refs[i], c.Job)
+		require.Equal(t, migration.CopyMade, c.Outcome)
+	}
+	require.Equal(t, []int{tripScripts, tripScripts, tripScripts, 1}, counted.sizes, "the first again: Redis did not know the script")
+}
+
+// pipelines keeps how many commands each had.
+type pipelines struct{ sizes []int }
+
+func (*pipelines) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (*pipelines) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (p *pipelines) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if cmds[0].Name() == "evalsha" {
+			p.sizes = append(p.sizes, len(cmds))
+		}
+		return next(ctx, cmds)
+	}
+}
+
 func TestKeysTellsJobsFromWhatIsNone(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
 	ctx := t.Context()

@@ -166,10 +166,12 @@ func (r *Repository) TrimAll(
 		most = "(" + before
 	}
 	var found *redis.StringSliceCmd
+	var scored func() bool
 	err = r.pipelined(ctx, func(p redis.Pipeliner) {
 		found = p.ZRevRangeByLex(ctx, indexKey(ws), &redis.ZRangeBy{Max: most, Min: "-", Count: passCount})
+		scored = askScored(ctx, p, indexKey(ws))
 	})
-	if err != nil {
+	if err != nil || scored() {
 		return counts, "", err
 	}
 	entries := found.Val() // none where the key is of another type

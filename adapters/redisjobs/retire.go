@@ -27,7 +27,7 @@ func retireJobSource() string {
 	return versionSource + keepNowSource + placeSource + statesSource + entriesSource + mendSource + contentsSource + retireSource
 }
 
-// Retire implements ports.OldCopies. It takes one round trip, and more where Redis does not know the script.
+// Retire implements ports.OldCopies. It takes the round trips of evalEach.
 func (o *OldCopies) Retire(ctx context.Context, jobs []migration.JobRef, dry bool) ([]migration.Retired, error) {
 	flag := ""
 	if dry {
@@ -42,15 +42,10 @@ func (o *OldCopies) Retire(ctx context.Context, jobs []migration.JobRef, dry boo
 	}
 	out := make([]migration.Retired, len(jobs))
 	for i, reply := range replies {
-		values, err := reply.Slice()
-		if err != nil {
-			return nil, translate(err)
-		}
 		out[i].Job = jobs[i]
-		if err := out[i].Outcome.UnmarshalText([]byte(textAt(values, 0))); err != nil {
-			return nil, untrusted(err)
+		if out[i].Entries, err = readOutcome(reply, &out[i].Outcome); err != nil {
+			return nil, err
 		}
-		out[i].Entries, _ = values[1].(int64)
 	}
 	return out, nil
 }

@@ -54,7 +54,7 @@ func (c *Copies) askProcess(ctx context.Context, p redis.Pipeliner) func() strin
 	}
 }
 
-// Compare implements ports.JobComparison. It takes one round trip, and more where Redis does not know the script.
+// Compare implements ports.JobComparison. It takes the round trips of evalEach.
 func (c *Copies) Compare(ctx context.Context, jobs []migration.JobRef) ([]migration.JobFacts, error) {
 	replies, err := evalEach(ctx, c.rdb, c.compareJob, len(jobs), func(i int) ([]string, []any) {
 		ref := jobs[i]
@@ -194,13 +194,19 @@ func (c *Copies) IndexEntries(
 		most = "(" + before
 	}
 	key := indexKey(ws)
-	entries, err := c.rdb.ZRevRangeByLex(ctx, key, &redis.ZRangeBy{Max: most, Min: "-", Count: int64(n)}).Result()
+	var found *redis.StringSliceCmd
+	var scored func() bool
+	err = pipelined(ctx, c.rdb, func(p redis.Pipeliner) {
+		found = p.ZRevRangeByLex(ctx, key, &redis.ZRangeBy{Max: most, Min: "-", Count: int64(n)})
+		scored = askScored(ctx, p, key)
+	})
 	if err != nil {
-		if isWrongType(err.Error()) {
-			return []migration.Reference{{Kind: migration.ReferenceKey, Workspace: ws, Key: key}}, 0, "", nil
-		}
-		return nil, 0, "", translate(err)
+		return nil, 0, "", err
 	}
+	if found.Err() != nil || scored() {
+		return []migration.Reference{{Kind: migration.ReferenceKey, Workspace: ws, Key: key}}, 0, "", nil
+	}
+	entries := found.Val()
 	var scores []*redis.FloatCmd
 	err = pipelined(ctx, c.rdb, func(p redis.Pipeliner) {
 		for _, entry := range entries {
@@ -225,6 +231,15 @@ func (c *Copies) IndexEntries(
 		next = entries[n-1]
 	}
 	return refs, len(entries), next, nil
+}
+
+// askScored adds to a pipeline what tells of an index whether an entry has a score, and gives what reads that afterwards.
+// Relay gives all the same one, 0: only so do they stand in the order by which they are walked.
+func askScored(ctx context.Context, p redis.Pipeliner, key string) func() bool {
+	least, most := p.ZRangeWithScores(ctx, key, 0, 0), p.ZRangeWithScores(ctx, key, -1, -1)
+	return func() bool {
+		return slices.ContainsFunc(slices.Concat(least.Val(), most.Val()), func(z redis.Z) bool { return z.Score != 0 })
+	}
 }
 
 // isOfState tells whether an entry of an index is that of a state.
@@ -315,11 +330,14 @@ type judgement struct {
 }
 
 func (j judgement) keys(ctx context.Context, of []int) error {
-	types := make([]*redis.StatusCmd, len(of))
+	types, scored := make([]*redis.StatusCmd, len(of)), make([]func() bool, len(of))
 	var jobs []string
 	err := pipelined(ctx, j.rdb, func(p redis.Pipeliner) {
 		for n, i := range of {
-			types[n] = p.Type(ctx, j.refs[i].Key)
+			types[n], scored[n] = p.Type(ctx, j.refs[i].Key), func() bool { return false }
+			if _, ok := indexed(j.refs[i].Key); ok {
+				scored[n] = askScored(ctx, p, j.refs[i].Key)
+			}
 			if strings.HasPrefix(j.refs[i].Key, oldPrefix) || strings.HasPrefix(j.refs[i].Key, anyPrefix) {
 				jobs = append(jobs, j.refs[i].Key)
 			}
@@ -343,7 +361,7 @@ func (j judgement) keys(ctx context.Context, of []int) error {
 		case is == "none":
 		case job:
 			j.classes[i] = class.Difference()
-		case key == queueKey && is != "list", ok && is != "zset":
+		case key == queueKey && is != "list", ok && is != "zset", scored[n]():
 			j.classes[i] = migration.DifferenceWrongType
 		case strings.HasPrefix(key, indexPrefix) && !ok:
 			j.classes[i] = migration.DifferenceInvalidWorkspace

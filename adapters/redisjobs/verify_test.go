@@ -125,6 +125,48 @@ func TestCompareTellsWhoWroteWithoutRev(t *testing.T) {
 	}
 }
 
+// TestIndexWithAScore: no walk goes through an index whose entries stand in another order than that of their bytes.
+func TestIndexWithAScore(t *testing.T) {
+	ctx, ws := t.Context(), acmeJob(t, "1").Workspace
+	key := indexKey(ws)
+	for name, score := range map[string]float64{"at the head": -1, "at the tail": 1} {
+		t.Run(name, func(t *testing.T) {
+			rdb := redisserver.Start(t).Client(t)
+			copies := NewCopies(redisserver.AsOperator(t, rdb))
+			repo := New(redisserver.AsServer(t, rdb), migration.DualWrite, Options{Observer: contract.Unobserved{}})
+			for _, entry := range []string{"a", "b", "c", "d"} {
+				require.NoError(t, rdb.ZAdd(ctx, key, redis.Z{Member: entry}).Err())
+			}
+			index := []migration.Reference{{Kind: migration.ReferenceKey, Workspace: ws, Key: key}}
+			judge := func() migration.DifferenceClass {
+				classes, err := copies.Judge(ctx, index, true)
+				require.NoError(t, err)
+				return classes[0]
+			}
+			require.Empty(t, judge())
+			refs, _, next, err := copies.IndexEntries(ctx, ws, "", 2)
+			require.NoError(t, err)
+			require.NotEmpty(t, next)
+			require.NotEqual(t, index, refs)
+
+			require.NoError(t, rdb.ZAdd(ctx, key, redis.Z{Member: "b", Score: score}).Err())
+			require.Equal(t, migration.DifferenceWrongType, judge())
+			for _, before := range []string{"", next} {
+				refs, looked, next, err := copies.IndexEntries(ctx, ws, before, 2)
+				require.NoError(t, err)
+				require.Equal(t, index, refs)
+				require.Zero(t, looked)
+				require.Empty(t, next)
+			}
+			counts, next, err := repo.TrimAll(ctx, ws, "", false)
+			require.NoError(t, err)
+			require.Zero(t, counts)
+			require.Empty(t, next)
+			require.EqualValues(t, 4, rdb.ZCard(ctx, key).Val())
+		})
+	}
+}
+
 // TestIndexEntriesEndWhileJobsAreMade: a walk meets each entry that was there. Of jobs that are made meanwhile it meets
 // entries of their state alone, and no more than there were when it came to the first.
 func TestIndexEntriesEndWhileJobsAreMade(t *testing.T) {

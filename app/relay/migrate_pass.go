@@ -40,7 +40,8 @@ const judgedByFlags = "The phase is that of AI_JOBS_NEW_SCHEMA, AI_JOBS_OLD_SCHE
 type passFlags struct {
 	dryRun, execute, asJSON bool
 	rate                    int
-	batch                   int
+	batch                   int // 0 where it is not given
+	batchGiven              func() bool
 	workspace               string
 }
 
@@ -58,7 +59,10 @@ func (f *passFlags) addWorkspace(flags *pflag.FlagSet) {
 
 // addBatch adds that of a pass whose steps may be of another size.
 func (f *passFlags) addBatch(flags *pflag.FlagSet) {
-	flags.IntVar(&f.batch, "batch-size", 0, "keys of one step; 0 is 100, and 500 while neither a rate nor the load bounds it")
+	const name = "batch-size"
+	flags.IntVar(&f.batch, name, 0, "keys of one step; where it is not given, 500 while neither a rate nor the load bounds the pass")
+	flags.Lookup(name).DefValue = "100"
+	f.batchGiven = func() bool { return flags.Changed(name) }
 }
 
 // addReading adds those of every pass.
@@ -79,8 +83,8 @@ func (f *passFlags) checkReading() (ws workspace.ID, err error) {
 	if f.rate < 0 {
 		return ws, errors.New("--rate must be a whole number from 0")
 	}
-	if f.batch < 0 || f.batch > 10_000 {
-		return ws, errors.New("--batch-size must be from 1 to 10000, or 0")
+	if f.batchGiven != nil && f.batchGiven() && (f.batch < 1 || f.batch > 10_000) {
+		return ws, errors.New("--batch-size must be from 1 to 10000")
 	}
 	if f.workspace != "" {
 		if ws, err = workspace.Parse(f.workspace); err != nil {

@@ -426,7 +426,7 @@ func TestMigrateRetireEndsCleanly(t *testing.T) {
 	o.predecessor(longAgo(), "1", "2")
 	o.migrate(app.ExitOK, "backfill", "--execute", "--rate=0")
 	o.migrate(app.ExitDiffers, "retire", "--dry-run")
-	for _, args := range [][]string{{"--dry-run", "--force=why"}, {"--execute", "--force= "}, {"--execute", "--batch-size=-1"}, nil} {
+	for _, args := range [][]string{{"--dry-run", "--force=why"}, {"--execute", "--force= "}, {"--execute", "--batch-size=0"}, nil} {
 		_, stderr := o.migrate(app.ExitRefused, append([]string{"retire"}, args...)...)
 		require.NotContains(t, stderr, "gate")
 	}

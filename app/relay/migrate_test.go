@@ -141,7 +141,7 @@ func TestMigrateRefusesWhatCannotBeMeant(t *testing.T) {
 		{"backfill", "--execute", "--to=both"},
 		{"backfill", "--execute", "--workspace=ACME"},
 		{"backfill", "--execute", "--rate=-1"},
-		{"backfill", "--execute", "--batch-size=-1"},
+		{"backfill", "--execute", "--batch-size=0"},
 		{"backfill", "--execute", "extra"},
 		{"verify", "--sample=0"},
 		{"verify", "--accept=missing"},

@@ -45,10 +45,6 @@ const maxStarts = 100
 // largeTrip bounds the memory of the jobs that share a round trip; a larger one goes alone. Others wait for no more.
 const largeTrip = 1 << 20
 
-// tripJobs bounds how many jobs share a round trip: its answer has to come within one timeout, and of copies that differ
-// it brings both whole, of which the bytes of one alone are known before.
-const tripJobs = 100
-
 // Do goes through all keys in one server process: a position of another is worthless, so that the pass starts over where
 // the process changed, under it or since the pass that left a checkpoint. Where the context ends it leaves a checkpoint
 // and gives the context's error. done is false where MaxJobs ended the pass early; a checkpoint is left then, too.
@@ -203,15 +199,15 @@ func (p *backfillPass) copy(ctx context.Context, jobs []migration.StoredJob) ([]
 
 // trips parts the jobs of one workspace, or of all where only is zero, into round trips.
 func trips(jobs []migration.StoredJob, only workspace.ID) (groups [][]migration.JobRef) {
-	var bytes int64
+	bytes := int64(largeTrip)
 	for _, j := range jobs {
 		if !only.IsZero() && j.Workspace != only {
 			continue
 		}
-		last := len(groups) - 1
-		if bytes += j.Bytes; last < 0 || bytes > largeTrip || len(groups[last]) == tripJobs {
-			groups, bytes, last = append(groups, nil), j.Bytes, last+1
+		if bytes += j.Bytes; bytes > largeTrip {
+			groups, bytes = append(groups, nil), j.Bytes
 		}
+		last := len(groups) - 1
 		groups[last] = append(groups[last], j.JobRef)
 	}
 	return groups

@@ -278,15 +278,15 @@ func TestBackfillBoundsTheBytesOfATrip(t *testing.T) {
 	require.Equal(t, "7", r.groups[5][0].ID.String())
 }
 
-// TestBackfillBoundsTheJobsOfATrip, whatever the step.
-func TestBackfillBoundsTheJobsOfATrip(t *testing.T) {
+// TestBackfillTakesLargerStepsWithoutABound of its rate.
+func TestBackfillTakesLargerStepsWithoutABound(t *testing.T) {
 	r := newBackfillRig(t, 650)
 	r.do(t, usecase.BackfillInput{})
 	var sizes []int
 	for _, group := range r.groups {
 		sizes = append(sizes, len(group))
 	}
-	require.Equal(t, []int{100, 100, 100, 100, 100, 100, 50}, sizes)
+	require.Equal(t, []int{500, 150}, sizes)
 	require.Len(t, r.saved, 2, "one position behind 500, none at the end")
 }
 

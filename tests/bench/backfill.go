@@ -42,12 +42,23 @@ const (
 )
 
 // backfillSpeed compares the whole backfill, as an operator starts it, with its script alone for each job, where all ids
-// are known before, through one connection that never waits for an answer.
+// are known before, through one connection that never waits for an answer. Both are the same user to Redis, which looks at
+// its rights in every command of a script, and both take the jobs in the same order.
 func (b *measuring) backfillSpeed(ctx context.Context) ([]line, error) {
 	stored := jobs{number: backfillJobs, workspaces: 7, old: true, bare: true}
+	if err := b.empty(ctx); err != nil {
+		return nil, err
+	}
+	if err := stored.write(ctx, b.rdb, paramsOf(b.params)); err != nil {
+		return nil, err
+	}
 	calls, err := b.recordCopies(ctx, stored)
 	if err != nil {
 		return nil, err
+	}
+	operator, err := redis.ParseURL(b.redis.OperatorURL())
+	if err != nil {
+		return nil, fmt.Errorf("operator: %w", err)
 	}
 	turn := func(copyAll func(context.Context) error) func() (float64, error) {
 		return func() (float64, error) {
@@ -63,7 +74,7 @@ func (b *measuring) backfillSpeed(ctx context.Context) ([]line, error) {
 		}
 	}
 	of, err := takeTurns(b.pairs, [2]func() (float64, error){
-		turn(b.backfillAll), turn(func(ctx context.Context) error { return stream(ctx, b.redis.Addr, calls) }),
+		turn(b.backfillAll), turn(func(ctx context.Context) error { return stream(ctx, operator, calls) }),
 	})
 	if err != nil {
 		return nil, err
@@ -120,17 +131,31 @@ func (c *copies) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPip
 	}
 }
 
-// recordCopies gives the calls by which Relay copies stored jobs, and lets Redis know their script.
+// recordCopies gives the calls by which Relay copies the jobs that are stored, in the order in which a walk through Redis
+// meets them, and lets Redis know their script.
 func (b *measuring) recordCopies(ctx context.Context, stored jobs) ([][]any, error) {
-	refs := make([]migration.JobRef, stored.number)
-	for i := range refs {
-		n := i * scatter % stored.number // in no order of theirs, as a walk through Redis meets them
-		var errID, errWorkspace error
-		refs[i].ID, errID = job.ParseID(stored.id(n))
-		refs[i].Workspace, errWorkspace = workspace.Parse(stored.workspace(n))
-		if err := errors.Join(errID, errWorkspace); err != nil {
-			return nil, fmt.Errorf("job %d: %w", n, err)
+	workspaces := make(map[string]string, stored.number)
+	for n := range stored.number {
+		workspaces[stored.id(n)] = stored.workspace(n)
+	}
+	refs := make([]migration.JobRef, 0, stored.number)
+	const prefix = "ai:jobs:"
+	walk := b.rdb.Scan(ctx, 0, prefix+"*", 1000).Iterator()
+	for walk.Next(ctx) {
+		text := strings.TrimPrefix(walk.Val(), prefix)
+		if workspaces[text] == "" {
+			continue // SCAN may give a key twice
 		}
+		id, errID := job.ParseID(text)
+		ws, errWorkspace := workspace.Parse(workspaces[text])
+		if err := errors.Join(errID, errWorkspace); err != nil {
+			return nil, fmt.Errorf("job %s: %w", text, err)
+		}
+		refs = append(refs, migration.JobRef{Workspace: ws, ID: id})
+		delete(workspaces, text)
+	}
+	if err := walk.Err(); err != nil || len(refs) != stored.number {
+		return nil, fmt.Errorf("walk met %d jobs: %w", len(refs), err)
 	}
 	if _, err := redisjobs.NewCopies(b.rdb).Copy(ctx, refs[:1], migration.New, true); err != nil {
 		return nil, fmt.Errorf("script: %w", err)
@@ -146,8 +171,8 @@ func (b *measuring) recordCopies(ctx context.Context, stored jobs) ([][]any, err
 }
 
 // stream sends all calls through one connection while it reads their answers. Each must make a copy.
-func stream(ctx context.Context, addr string, calls [][]any) error {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+func stream(ctx context.Context, as *redis.Options, calls [][]any) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", as.Addr)
 	if err != nil {
 		return fmt.Errorf("stream: %w", err)
 	}
@@ -155,6 +180,7 @@ func stream(ctx context.Context, addr string, calls [][]any) error {
 	sent := make(chan error, 1)
 	go func() {
 		out := bufio.NewWriterSize(conn, 1<<16)
+		send(out, "AUTH", as.Username, as.Password)
 		for _, call := range calls {
 			words := make([]string, len(call))
 			for i, word := range call {
@@ -165,6 +191,9 @@ func stream(ctx context.Context, addr string, calls [][]any) error {
 		sent <- out.Flush()
 	}()
 	in := bufio.NewReaderSize(conn, 1<<16)
+	if said, err := in.ReadString('\n'); err != nil || said != "+OK\r\n" {
+		return fmt.Errorf("stream: AUTH was answered %q, %w", said, err)
+	}
 	const lines = 4 // of an answer: *2, $4, made, and how many entries
 	for n := range calls {
 		var answer [lines]string
