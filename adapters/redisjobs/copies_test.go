@@ -388,11 +388,15 @@ func TestCopyAnswersInTheOrderOfItsJobs(t *testing.T) {
 	require.Empty(t, none)
 }
 
-// TestScriptsShareABoundedTrip, also those of a large step.
+// TestScriptsShareABoundedTrip, also those of a large step, and where Redis forgets the script in the middle.
 func TestScriptsShareABoundedTrip(t *testing.T) {
 	rdb := redisserver.Start(t).Client(t)
 	operator := redisserver.AsOperator(t, rdb)
-	counted := &pipelines{}
+	counted := &pipelines{before: func(n int) {
+		if n == 2 { // behind the first whole trip
+			require.NoError(t, rdb.ScriptFlush(t.Context()).Err())
+		}
+	}}
 	operator.AddHook(counted)
 	var refs []migration.JobRef
 	for i := range 2*tripScripts + 1 {
@@ -406,11 +410,14 @@ func TestScriptsShareABoundedTrip(t *testing.T) {
 		require.Equal(t, refs[i], c.Job)
 		require.Equal(t, migration.CopyMade, c.Outcome)
 	}
-	require.Equal(t, []int{tripScripts, tripScripts, tripScripts, 1}, counted.sizes, "the first again: Redis did not know the script")
+	require.Equal(t, []int{tripScripts, tripScripts, tripScripts, tripScripts, 1}, counted.sizes, "two again: Redis did not know the script")
 }
 
-// pipelines keeps how many commands each had.
-type pipelines struct{ sizes []int }
+// pipelines keeps how many scripts each had. before is called with how many there were.
+type pipelines struct {
+	sizes  []int
+	before func(n int)
+}
 
 func (*pipelines) DialHook(next redis.DialHook) redis.DialHook { return next }
 
@@ -419,6 +426,7 @@ func (*pipelines) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return
 func (p *pipelines) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		if cmds[0].Name() == "evalsha" {
+			p.before(len(p.sizes))
 			p.sizes = append(p.sizes, len(cmds))
 		}
 		return next(ctx, cmds)

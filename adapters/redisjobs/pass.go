@@ -153,7 +153,7 @@ func (r *Repository) Trim(ctx context.Context, ws workspace.ID, dry bool) (migra
 	}, dropped > 0 && len(oldest.Val()) == trimCount && !dry, err
 }
 
-// TrimAll implements ports.JobIndex. It takes three round trips. Jobs that are made while it walks stand at the newest end,
+// TrimAll implements ports.JobIndex. It takes a few round trips, and those of evalEach. Jobs that are made while it walks stand at the newest end,
 // which lies behind it.
 func (r *Repository) TrimAll(
 	ctx context.Context, ws workspace.ID, before string, dry bool,
@@ -165,13 +165,15 @@ func (r *Repository) TrimAll(
 	if before != "" {
 		most = "(" + before
 	}
+	counts.Mended, err = r.unscore(ctx, ws, dry)
+	if err != nil || dry && counts.Mended > 0 {
+		return counts, "", err
+	}
 	var found *redis.StringSliceCmd
-	var scored func() bool
 	err = r.pipelined(ctx, func(p redis.Pipeliner) {
 		found = p.ZRevRangeByLex(ctx, indexKey(ws), &redis.ZRangeBy{Max: most, Min: "-", Count: passCount})
-		scored = askScored(ctx, p, indexKey(ws))
 	})
-	if err != nil || scored() {
+	if err != nil {
 		return counts, "", err
 	}
 	entries := found.Val() // none where the key is of another type
@@ -187,10 +189,37 @@ func (r *Repository) TrimAll(
 		err = r.removeStrange(ctx, ws, strange)
 	}
 	count := tally(outcomes)
-	return migration.IndexCounts{
+	return counts.Add(migration.IndexCounts{
 		Entries: int64(len(calls) + len(strange)), Mended: count[migration.IndexMended],
 		Dropped: count[migration.IndexDropped] + int64(len(strange)),
-	}, next, err
+	}), next, err
+}
+
+// unscore gives entries that have a score the one that Relay gives all, 0: only so do they stand in the order by which they
+// are walked. It tells of how many; of a dry run, at most so many as it looks at together.
+func (r *Repository) unscore(ctx context.Context, ws workspace.ID, dry bool) (n int64, err error) {
+	for {
+		var below, above *redis.StringSliceCmd
+		err := r.pipelined(ctx, func(p redis.Pipeliner) {
+			of := redis.ZRangeArgs{Key: indexKey(ws), ByScore: true, Count: passCount}
+			of.Start, of.Stop = "-inf", "(0"
+			below = p.ZRangeArgs(ctx, of)
+			of.Start, of.Stop = "(0", "+inf"
+			above = p.ZRangeArgs(ctx, of)
+		})
+		var scored []redis.Z
+		for _, entry := range slices.Concat(below.Val(), above.Val()) { // none where the key is of another type
+			scored = append(scored, redis.Z{Member: entry})
+		}
+		n += int64(len(scored))
+		if err != nil || len(scored) == 0 || dry {
+			return n, err
+		}
+		err = r.pipelined(ctx, func(p redis.Pipeliner) { p.ZAddXX(ctx, indexKey(ws), scored...) })
+		if err != nil {
+			return n, err
+		}
+	}
 }
 
 // placesOf tells the places of entries from what is none. The entry of a state is left out where its place has an entry of

@@ -233,8 +233,8 @@ func (c *Copies) IndexEntries(
 	return refs, len(entries), next, nil
 }
 
-// askScored adds to a pipeline what tells of an index whether an entry has a score, and gives what reads that afterwards.
-// Relay gives all the same one, 0: only so do they stand in the order by which they are walked.
+// askScored adds to a pipeline what tells of an index whether an entry has a score other than Relay gives, and gives what
+// reads that afterwards. In the order of their bytes, by which a walk goes, stand entries of one score alone.
 func askScored(ctx context.Context, p redis.Pipeliner, key string) func() bool {
 	least, most := p.ZRangeWithScores(ctx, key, 0, 0), p.ZRangeWithScores(ctx, key, -1, -1)
 	return func() bool {

@@ -125,7 +125,8 @@ func TestCompareTellsWhoWroteWithoutRev(t *testing.T) {
 	}
 }
 
-// TestIndexWithAScore: no walk goes through an index whose entries stand in another order than that of their bytes.
+// TestIndexWithAScore: verify reports an index whose entries stand in another order than that of their bytes, rather than
+// walk through it, and the pass over the index mends it.
 func TestIndexWithAScore(t *testing.T) {
 	ctx, ws := t.Context(), acmeJob(t, "1").Workspace
 	key := indexKey(ws)
@@ -133,10 +134,16 @@ func TestIndexWithAScore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rdb := redisserver.Start(t).Client(t)
 			copies := NewCopies(redisserver.AsOperator(t, rdb))
-			repo := New(redisserver.AsServer(t, rdb), migration.DualWrite, Options{Observer: contract.Unobserved{}})
-			for _, entry := range []string{"a", "b", "c", "d"} {
-				require.NoError(t, rdb.ZAdd(ctx, key, redis.Z{Member: entry}).Err())
+			options := Options{Observer: contract.Unobserved{}}
+			repo, pass := New(redisserver.AsServer(t, rdb), migration.DualWrite, options), New(redisserver.AsOperator(t, rdb), 0, options)
+			for _, id := range []string{"1", "2"} {
+				_, err := repo.Enqueue(ctx, job.Draft{
+					ID: acmeJob(t, id).ID, Workspace: ws, Provider: "google", Name: "gmail.send", Params: "{}",
+				})
+				require.NoError(t, err)
 			}
+			there := rdb.ZRangeWithScores(ctx, key, 0, -1).Val()
+			require.Len(t, there, 4)
 			index := []migration.Reference{{Kind: migration.ReferenceKey, Workspace: ws, Key: key}}
 			judge := func() migration.DifferenceClass {
 				classes, err := copies.Judge(ctx, index, true)
@@ -149,7 +156,7 @@ func TestIndexWithAScore(t *testing.T) {
 			require.NotEmpty(t, next)
 			require.NotEqual(t, index, refs)
 
-			require.NoError(t, rdb.ZAdd(ctx, key, redis.Z{Member: "b", Score: score}).Err())
+			require.NoError(t, rdb.ZAdd(ctx, key, redis.Z{Member: there[1].Member, Score: score}).Err())
 			require.Equal(t, migration.DifferenceWrongType, judge())
 			for _, before := range []string{"", next} {
 				refs, looked, next, err := copies.IndexEntries(ctx, ws, before, 2)
@@ -158,11 +165,16 @@ func TestIndexWithAScore(t *testing.T) {
 				require.Zero(t, looked)
 				require.Empty(t, next)
 			}
-			counts, next, err := repo.TrimAll(ctx, ws, "", false)
+
+			counts, _, err := pass.TrimAll(ctx, ws, "", true)
 			require.NoError(t, err)
-			require.Zero(t, counts)
-			require.Empty(t, next)
-			require.EqualValues(t, 4, rdb.ZCard(ctx, key).Val())
+			require.Equal(t, migration.IndexCounts{Mended: 1}, counts)
+			require.Equal(t, migration.DifferenceWrongType, judge(), "a dry run changes nothing")
+			counts, _, err = pass.TrimAll(ctx, ws, "", false)
+			require.NoError(t, err)
+			require.Equal(t, migration.IndexCounts{Entries: 2, Mended: 1}, counts)
+			require.Equal(t, there, rdb.ZRangeWithScores(ctx, key, 0, -1).Val())
+			require.Empty(t, judge())
 		})
 	}
 }

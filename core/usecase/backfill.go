@@ -42,7 +42,8 @@ type BackfillProgress struct {
 // pass ends.
 const maxStarts = 100
 
-// largeTrip bounds the memory of the jobs that share a round trip; a larger one goes alone. Others wait for no more.
+// largeTrip bounds the memory of the jobs that storage is asked about together; a larger one goes alone. Others wait for no
+// more.
 const largeTrip = 1 << 20
 
 // Do goes through all keys in one server process: a position of another is worthless, so that the pass starts over where
@@ -197,14 +198,14 @@ func (p *backfillPass) copy(ctx context.Context, jobs []migration.StoredJob) ([]
 	return all, nil
 }
 
-// trips parts the jobs of one workspace, or of all where only is zero, into round trips.
+// trips parts the jobs of one workspace, or of all where only is zero, into those that storage is asked about together.
 func trips(jobs []migration.StoredJob, only workspace.ID) (groups [][]migration.JobRef) {
-	bytes := int64(largeTrip)
+	var bytes int64
 	for _, j := range jobs {
 		if !only.IsZero() && j.Workspace != only {
 			continue
 		}
-		if bytes += j.Bytes; bytes > largeTrip {
+		if bytes += j.Bytes; len(groups) == 0 || bytes > largeTrip {
 			groups, bytes = append(groups, nil), j.Bytes
 		}
 		last := len(groups) - 1

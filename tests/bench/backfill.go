@@ -18,9 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/relay-jobs/relay/adapters/redisjobs"
-	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
-	"github.com/relay-jobs/relay/core/workspace"
 )
 
 const (
@@ -134,28 +132,25 @@ func (c *copies) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPip
 // recordCopies gives the calls by which Relay copies the jobs that are stored, in the order in which a walk through Redis
 // meets them, and lets Redis know their script.
 func (b *measuring) recordCopies(ctx context.Context, stored jobs) ([][]any, error) {
-	workspaces := make(map[string]string, stored.number)
-	for n := range stored.number {
-		workspaces[stored.id(n)] = stored.workspace(n)
-	}
+	met := make(map[migration.JobRef]bool, stored.number)
 	refs := make([]migration.JobRef, 0, stored.number)
-	const prefix = "ai:jobs:"
-	walk := b.rdb.Scan(ctx, 0, prefix+"*", 1000).Iterator()
-	for walk.Next(ctx) {
-		text := strings.TrimPrefix(walk.Val(), prefix)
-		if workspaces[text] == "" {
-			continue // SCAN may give a key twice
+	for at := migration.Position(0); ; {
+		batch, err := redisjobs.NewCopies(b.rdb).Keys(ctx, at, migration.Pace{Share: 1}.StepKeys())
+		if err != nil {
+			return nil, fmt.Errorf("walk: %w", err)
 		}
-		id, errID := job.ParseID(text)
-		ws, errWorkspace := workspace.Parse(workspaces[text])
-		if err := errors.Join(errID, errWorkspace); err != nil {
-			return nil, fmt.Errorf("job %s: %w", text, err)
+		for _, j := range batch.Jobs {
+			if !met[j.JobRef] { // SCAN may give a key twice
+				met[j.JobRef] = true
+				refs = append(refs, j.JobRef)
+			}
 		}
-		refs = append(refs, migration.JobRef{Workspace: ws, ID: id})
-		delete(workspaces, text)
+		if at = batch.Next; at == 0 {
+			break
+		}
 	}
-	if err := walk.Err(); err != nil || len(refs) != stored.number {
-		return nil, fmt.Errorf("walk met %d jobs: %w", len(refs), err)
+	if len(refs) != stored.number {
+		return nil, fmt.Errorf("walk met %d jobs", len(refs))
 	}
 	if _, err := redisjobs.NewCopies(b.rdb).Copy(ctx, refs[:1], migration.New, true); err != nil {
 		return nil, fmt.Errorf("script: %w", err)
