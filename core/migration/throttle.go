@@ -26,11 +26,11 @@ type Pace struct {
 	Reason SlowReason // what slows the pass most, empty where only the rate does
 }
 
-// Keys of one step, where its operator does not say: others wait for few behind it, and it waits for few answers itself
-// where it is to be quick. See ARCHITECTURE.md on its speed.
+// Keys of one step, where its operator does not say, and jobs of it that storage is asked about together: others wait for few
+// behind those, and the pass waits for few answers itself where it is to be quick. See ARCHITECTURE.md on its speed.
 const (
-	stepKeys          = 100
-	stepKeysUnbounded = 500
+	stepKeys, tripJobs                   = 100, 10
+	stepKeysUnbounded, tripJobsUnbounded = 500, 100
 )
 
 // StepKeys is how many keys a step of this pace looks at.
@@ -39,6 +39,14 @@ func (p Pace) StepKeys() int {
 		return stepKeysUnbounded
 	}
 	return stepKeys
+}
+
+// TripJobs is how many jobs of a step a pass of this pace asks storage about together.
+func (p Pace) TripJobs() int {
+	if p.Rate == 0 && p.Share == 1 {
+		return tripJobsUnbounded
+	}
+	return tripJobs
 }
 
 // SlowReason is what slows a pass, or holds it, in words for its operator.

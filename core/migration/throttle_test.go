@@ -58,14 +58,14 @@ func TestPaceOf(t *testing.T) {
 	}
 }
 
-// TestStepKeys: a pass that has to go easy looks at few keys in a step.
+// TestStepKeys: a pass that has to go easy looks at few keys in a step, and at few of their jobs together.
 func TestStepKeys(t *testing.T) {
-	for keys, paces := range map[int][]migration.Pace{
-		500: {{Share: 1}},
-		100: {{Rate: 2000, Share: 1}, {Share: 0.25, Reason: migration.SlowedByLatency}, {}},
+	for want, paces := range map[[2]int][]migration.Pace{
+		{500, 100}: {{Share: 1}},
+		{100, 10}:  {{Rate: 2000, Share: 1}, {Share: 0.25, Reason: migration.SlowedByLatency}, {}},
 	} {
 		for _, pace := range paces {
-			require.Equal(t, keys, pace.StepKeys(), pace)
+			require.Equal(t, want, [2]int{pace.StepKeys(), pace.TripJobs()}, pace)
 		}
 	}
 }

@@ -42,10 +42,6 @@ type BackfillProgress struct {
 // pass ends.
 const maxStarts = 100
 
-// largeTrip bounds the memory of the jobs that storage is asked about together; a larger one goes alone. Others wait for no
-// more.
-const largeTrip = 1 << 20
-
 // Do goes through all keys in one server process: a position of another is worthless, so that the pass starts over where
 // the process changed, under it or since the pass that left a checkpoint. Where the context ends it leaves a checkpoint
 // and gives the context's error. done is false where MaxJobs ended the pass early; a checkpoint is left then, too.
@@ -188,30 +184,12 @@ func boundStarts(starts int) error {
 // copy copies the jobs of a batch.
 func (p *backfillPass) copy(ctx context.Context, jobs []migration.StoredJob) ([]migration.Copied, error) {
 	var all []migration.Copied
-	for _, group := range trips(jobs, p.in.Workspace) {
-		copied, err := p.Copies.Copy(ctx, group, p.in.To, p.in.DryRun)
-		if err != nil {
-			return nil, err //nolint:wrapcheck // already a fault
-		}
+	err := p.pacer.trips(ctx, jobs, p.in.Workspace, func(trip []migration.JobRef) error {
+		copied, err := p.Copies.Copy(ctx, trip, p.in.To, p.in.DryRun)
 		all = append(all, copied...)
-	}
-	return all, nil
-}
-
-// trips parts the jobs of one workspace, or of all where only is zero, into those that storage is asked about together.
-func trips(jobs []migration.StoredJob, only workspace.ID) (groups [][]migration.JobRef) {
-	var bytes int64
-	for _, j := range jobs {
-		if !only.IsZero() && j.Workspace != only {
-			continue
-		}
-		if bytes += j.Bytes; len(groups) == 0 || bytes > largeTrip {
-			groups, bytes = append(groups, nil), j.Bytes
-		}
-		last := len(groups) - 1
-		groups[last] = append(groups[last], j.JobRef)
-	}
-	return groups
+		return err //nolint:wrapcheck // already a fault
+	})
+	return all, err
 }
 
 func (p *backfillPass) forget(ctx context.Context) error {

@@ -278,6 +278,42 @@ func TestBackfillBoundsTheBytesOfATrip(t *testing.T) {
 	require.Equal(t, "7", r.groups[5][0].ID.String())
 }
 
+// TestBackfillSpreadsAStep over the time that its rate gives it.
+func TestBackfillSpreadsAStep(t *testing.T) {
+	for name, c := range map[string]struct {
+		rate int
+		work time.Duration   // that each trip takes
+		at   []time.Duration // when each begins
+	}{
+		"a fast rate":           {10_000, 0, []time.Duration{0, 1, 2, 3}},
+		"while trips take less": {10_000, 400 * time.Microsecond, []time.Duration{0, 1, 2, 3}},
+		"while trips take more": {10_000, 2 * time.Millisecond, []time.Duration{0, 2, 4, 6}},
+		"a slow rate":           {100, 0, []time.Duration{0, 5, 10, 15}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newBackfillRig(t, 40)
+			began, at := r.clock.at, []time.Duration(nil)
+			r.onCopy = func() {
+				at = append(at, r.clock.at.Sub(began)/time.Millisecond)
+				r.clock.at = r.clock.at.Add(c.work)
+			}
+			r.do(t, usecase.BackfillInput{Rate: c.rate})
+			require.Equal(t, c.at, at)
+			require.Len(t, r.groups[0], 10)
+		})
+	}
+}
+
+// TestBackfillSpreadIsNoWork: what a step waits within it is no time that it worked, of which a share is taken.
+func TestBackfillSpreadIsNoWork(t *testing.T) {
+	r := newBackfillRig(t, 40)
+	r.pace = migration.Load{Ping: 9 * time.Millisecond} // a quarter of the time
+	began, last := r.clock.at, time.Duration(0)
+	r.onCopy = func() { last = r.clock.at.Sub(began) }
+	r.do(t, usecase.BackfillInput{Batch: 20, Rate: 10_000})
+	require.Equal(t, 3*time.Millisecond, last, "four trips, a millisecond apart")
+}
+
 // TestBackfillTakesLargerStepsWithoutABound of its rate.
 func TestBackfillTakesLargerStepsWithoutABound(t *testing.T) {
 	r := newBackfillRig(t, 650)
@@ -286,7 +322,7 @@ func TestBackfillTakesLargerStepsWithoutABound(t *testing.T) {
 	for _, group := range r.groups {
 		sizes = append(sizes, len(group))
 	}
-	require.Equal(t, []int{500, 150}, sizes)
+	require.Equal(t, []int{100, 100, 100, 100, 100, 100, 50}, sizes)
 	require.Len(t, r.saved, 2, "one position behind 500, none at the end")
 }
 

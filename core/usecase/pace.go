@@ -5,12 +5,20 @@ import (
 	"time"
 
 	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/core/workspace"
 	"github.com/relay-jobs/relay/ports"
 )
 
 // loadInterval is how often the storage is asked for its load, and how long a pass sleeps at most before it looks again:
 // a change of the pace takes effect in a step that waits, too.
 const loadInterval = 500 * time.Millisecond
+
+// largeTrip bounds the memory of the jobs that the storage is asked about together; a larger one goes alone. Others wait for
+// no more.
+const largeTrip = 1 << 20
+
+// maxSpread bounds how long a trip of a step waits: a slow rate is held to between steps, where a new pace takes effect.
+const maxSpread = 5 * time.Millisecond
 
 // pacer holds a pass to the rate that was asked for and to what the storage can bear.
 type pacer struct {
@@ -20,9 +28,10 @@ type pacer struct {
 	batch int // keys of one step; 0 for as many as the pace allows
 
 	pace  migration.Pace
-	asked time.Time // when the load was read
-	began time.Time // when the pass was last let go on
-	jobs  int64     // since then
+	asked time.Time     // when the load was read
+	began time.Time     // when the pass was last let go on
+	jobs  int64         // since then
+	slept time.Duration // of that, between the trips of a step
 }
 
 // did counts jobs towards the rate.
@@ -36,8 +45,57 @@ func (p *pacer) step() int {
 	return p.pace.StepKeys()
 }
 
+// trips parts the jobs of a step, those of one workspace or of all where only is zero, into what the storage is asked about
+// together, and spreads that over the time that the step is to take: whoever comes behind it waits for a trip, not for a step.
+func (p *pacer) trips(
+	ctx context.Context, jobs []migration.StoredJob, only workspace.ID, do func(trip []migration.JobRef) error,
+) error {
+	done := 0
+	for _, trip := range partJobs(jobs, only, p.pace.TripJobs()) {
+		if err := p.spread(ctx, done); err != nil {
+			return err
+		}
+		if err := do(trip); err != nil {
+			return err
+		}
+		done += len(trip)
+	}
+	return nil
+}
+
+// partJobs makes parts of at most n jobs.
+func partJobs(jobs []migration.StoredJob, only workspace.ID, n int) (parts [][]migration.JobRef) {
+	var bytes int64
+	for _, j := range jobs {
+		if !only.IsZero() && j.Workspace != only {
+			continue
+		}
+		last := len(parts) - 1
+		if bytes += j.Bytes; last < 0 || bytes > largeTrip || len(parts[last]) == n {
+			parts, bytes, last = append(parts, nil), j.Bytes, last+1
+		}
+		parts[last] = append(parts[last], j.JobRef)
+	}
+	return parts
+}
+
+// spread waits for the time of a trip that has done jobs of its step before it.
+func (p *pacer) spread(ctx context.Context, done int) error {
+	if p.pace.Rate == 0 {
+		return nil
+	}
+	now := p.clock.Now()
+	left := p.began.Add(time.Duration(done) * time.Second / time.Duration(p.pace.Rate)).Sub(now)
+	if left <= 0 {
+		return nil
+	}
+	err := p.clock.Sleep(ctx, min(left, maxSpread))
+	p.slept += p.clock.Now().Sub(now)
+	return err //nolint:wrapcheck // the context's own error
+}
+
 // wait waits until the pass may go on. It is called between two steps; the time since it last returned is the time that
-// the pass worked. Each step has to take the time that its jobs are worth: time lost in one is not caught up in another.
+// the pass worked, or spread its trips over. Each step has to take the time that its jobs are worth: time lost in one is not caught up in another.
 // standing is called as long as the pass has to stand still.
 func (p *pacer) wait(ctx context.Context, standing func()) error {
 	ended := p.clock.Now()
@@ -61,13 +119,13 @@ func (p *pacer) wait(ctx context.Context, standing func()) error {
 			return err //nolint:wrapcheck // the context's own error
 		}
 	}
-	p.began, p.jobs = p.clock.Now(), 0
+	p.began, p.jobs, p.slept = p.clock.Now(), 0, 0
 	return ctx.Err() //nolint:wrapcheck // the context's own error
 }
 
 // due is when a step that ended has taken its time.
 func (p *pacer) due(ended time.Time) time.Time {
-	due := p.began.Add(time.Duration(float64(ended.Sub(p.began)) / p.pace.Share))
+	due := p.began.Add(time.Duration(float64(ended.Sub(p.began)-p.slept) / p.pace.Share))
 	if p.pace.Rate > 0 {
 		if paid := p.began.Add(time.Duration(p.jobs) * time.Second / time.Duration(p.pace.Rate)); paid.After(due) {
 			due = paid

@@ -167,12 +167,10 @@ func (p *retirePass) step(ctx context.Context) (end bool, err error) {
 // retire removes the old copies of a batch.
 func (p *retirePass) retire(ctx context.Context, jobs []migration.StoredJob) ([]migration.Retired, error) {
 	var all []migration.Retired
-	for _, group := range trips(jobs, p.in.Workspace) {
-		retired, err := p.Old.Retire(ctx, group, p.in.DryRun)
-		if err != nil {
-			return nil, err //nolint:wrapcheck // already a fault
-		}
+	err := p.pacer.trips(ctx, jobs, p.in.Workspace, func(trip []migration.JobRef) error {
+		retired, err := p.Old.Retire(ctx, trip, p.in.DryRun)
 		all = append(all, retired...)
-	}
-	return all, nil
+		return err //nolint:wrapcheck // already a fault
+	})
+	return all, err
 }

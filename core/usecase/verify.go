@@ -80,9 +80,6 @@ const (
 	// suspicion is how long a difference must last: longer than a writer without scripts needs for both copies, and than
 	// equal copies may expire apart.
 	suspicion = 1200 * time.Millisecond
-	// maxCompared bounds how many jobs are held at once: of two copies that differ both are, whole, and the bytes of one
-	// alone are known before.
-	maxCompared = 100
 	// maxSuspects bounds how much is remembered of what is to be asked about again; the walk waits where there is more.
 	maxSuspects = 1 << 14
 	// maxSuspicions bounds how often a difference is asked about that is another one each time: copies that move on are
@@ -257,19 +254,17 @@ func (p *verifyPass) compare(
 	ctx context.Context, jobs []migration.StoredJob, each func(i int, facts migration.JobFacts),
 ) error {
 	from := 0
-	for _, trip := range trips(jobs, workspace.ID{}) {
-		for refs := range slices.Chunk(trip, maxCompared) {
-			facts, err := p.Comparison.Compare(ctx, refs)
-			if err != nil {
-				return err //nolint:wrapcheck // already a fault
-			}
-			for i, f := range facts {
-				each(from+i, f)
-			}
-			from += len(refs)
+	return p.pacer.trips(ctx, jobs, workspace.ID{}, func(trip []migration.JobRef) error {
+		facts, err := p.Comparison.Compare(ctx, trip)
+		if err != nil {
+			return err //nolint:wrapcheck // already a fault
 		}
-	}
-	return nil
+		for i, f := range facts {
+			each(from+i, f)
+		}
+		from += len(trip)
+		return nil
+	})
 }
 
 // walkTwice finds ids that two workspaces have. Only where some look so in short, all keys are walked through again.
