@@ -166,6 +166,7 @@ func (r *Repository) TrimAll(
 		most = "(" + before
 	}
 	counts.Mended, err = r.unscore(ctx, ws, dry)
+	counts.Entries = counts.Mended
 	if err != nil || dry && counts.Mended > 0 {
 		return counts, "", err
 	}

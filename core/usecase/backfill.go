@@ -184,7 +184,7 @@ func boundStarts(starts int) error {
 // copy copies the jobs of a batch.
 func (p *backfillPass) copy(ctx context.Context, jobs []migration.StoredJob) ([]migration.Copied, error) {
 	var all []migration.Copied
-	err := p.pacer.trips(ctx, jobs, p.in.Workspace, func(trip []migration.JobRef) error {
+	err := p.pacer.trips(ctx, jobs, p.in.Workspace, func(ctx context.Context, trip []migration.JobRef) error {
 		copied, err := p.Copies.Copy(ctx, trip, p.in.To, p.in.DryRun)
 		all = append(all, copied...)
 		return err //nolint:wrapcheck // already a fault

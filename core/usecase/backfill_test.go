@@ -314,6 +314,29 @@ func TestBackfillSpreadIsNoWork(t *testing.T) {
 	require.Equal(t, 3*time.Millisecond, last, "four trips, a millisecond apart")
 }
 
+// TestBackfillEndsAStepThatItsCallerLeaves: what was copied counts, and the checkpoint stands behind it.
+func TestBackfillEndsAStepThatItsCallerLeaves(t *testing.T) {
+	r := newBackfillRig(t, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	r.clock.woken = func(int) { cancel() }
+	counts, done, err := r.pass().Do(ctx, usecase.BackfillInput{To: migration.New, Batch: 40, Rate: 10_000}, nil)
+	require.ErrorIs(t, err, context.Canceled)
+	require.False(t, done)
+	require.Len(t, r.copied, 40)
+	require.EqualValues(t, 40, counts.Scanned)
+	require.Len(t, r.saved, 1)
+	require.Equal(t, counts, r.saved[0].Counts)
+}
+
+// TestBackfillWaitsForALargeStepNoLongerThanForANewPace.
+func TestBackfillWaitsForALargeStepNoLongerThanForANewPace(t *testing.T) {
+	r := newBackfillRig(t, 10_000)
+	began, last := r.clock.at, time.Duration(0)
+	r.onCopy = func() { last = r.clock.at.Sub(began) }
+	r.do(t, usecase.BackfillInput{Batch: 10_000, Rate: 100})
+	require.Equal(t, 500*time.Millisecond, last)
+}
+
 // TestBackfillTakesLargerStepsWithoutABound of its rate.
 func TestBackfillTakesLargerStepsWithoutABound(t *testing.T) {
 	r := newBackfillRig(t, 650)

@@ -17,7 +17,8 @@ const loadInterval = 500 * time.Millisecond
 // no more.
 const largeTrip = 1 << 20
 
-// maxSpread bounds how long a trip of a step waits: a slow rate is held to between steps, where a new pace takes effect.
+// maxSpread bounds how long a trip of a step waits, and loadInterval how long all of them do: a slow rate is held to between
+// steps, where a new pace takes effect.
 const maxSpread = 5 * time.Millisecond
 
 // pacer holds a pass to the rate that was asked for and to what the storage can bear.
@@ -31,7 +32,8 @@ type pacer struct {
 	asked time.Time     // when the load was read
 	began time.Time     // when the pass was last let go on
 	jobs  int64         // since then
-	slept time.Duration // of that, between the trips of a step
+	sent  int           // since then, in trips
+	slept time.Duration // since then, between them
 }
 
 // did counts jobs towards the rate.
@@ -47,18 +49,17 @@ func (p *pacer) step() int {
 
 // trips parts the jobs of a step, those of one workspace or of all where only is zero, into what the storage is asked about
 // together, and spreads that over the time that the step is to take: whoever comes behind it waits for a trip, not for a step.
+// Where ctx ends the rest goes at once, so that the step is done and counts as a whole.
 func (p *pacer) trips(
-	ctx context.Context, jobs []migration.StoredJob, only workspace.ID, do func(trip []migration.JobRef) error,
+	ctx context.Context, jobs []migration.StoredJob, only workspace.ID,
+	do func(ctx context.Context, trip []migration.JobRef) error,
 ) error {
-	done := 0
 	for _, trip := range partJobs(jobs, only, p.pace.TripJobs()) {
-		if err := p.spread(ctx, done); err != nil {
+		p.spread(ctx)
+		if err := do(context.WithoutCancel(ctx), trip); err != nil {
 			return err
 		}
-		if err := do(trip); err != nil {
-			return err
-		}
-		done += len(trip)
+		p.sent += len(trip)
 	}
 	return nil
 }
@@ -79,19 +80,18 @@ func partJobs(jobs []migration.StoredJob, only workspace.ID, n int) (parts [][]m
 	return parts
 }
 
-// spread waits for the time of a trip that has done jobs of its step before it.
-func (p *pacer) spread(ctx context.Context, done int) error {
-	if p.pace.Rate == 0 {
-		return nil
+// spread waits for the time of the next trip.
+func (p *pacer) spread(ctx context.Context) {
+	if p.pace.Rate == 0 || p.slept >= loadInterval {
+		return
 	}
 	now := p.clock.Now()
-	left := p.began.Add(time.Duration(done) * time.Second / time.Duration(p.pace.Rate)).Sub(now)
+	left := p.began.Add(time.Duration(p.sent) * time.Second / time.Duration(p.pace.Rate)).Sub(now)
 	if left <= 0 {
-		return nil
+		return
 	}
-	err := p.clock.Sleep(ctx, min(left, maxSpread))
+	_ = p.clock.Sleep(ctx, min(left, maxSpread)) // wait tells that the context has ended
 	p.slept += p.clock.Now().Sub(now)
-	return err //nolint:wrapcheck // the context's own error
 }
 
 // wait waits until the pass may go on. It is called between two steps; the time since it last returned is the time that
@@ -119,7 +119,7 @@ func (p *pacer) wait(ctx context.Context, standing func()) error {
 			return err //nolint:wrapcheck // the context's own error
 		}
 	}
-	p.began, p.jobs, p.slept = p.clock.Now(), 0, 0
+	p.began, p.jobs, p.sent, p.slept = p.clock.Now(), 0, 0, 0
 	return ctx.Err() //nolint:wrapcheck // the context's own error
 }
 

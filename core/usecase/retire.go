@@ -167,7 +167,7 @@ func (p *retirePass) step(ctx context.Context) (end bool, err error) {
 // retire removes the old copies of a batch.
 func (p *retirePass) retire(ctx context.Context, jobs []migration.StoredJob) ([]migration.Retired, error) {
 	var all []migration.Retired
-	err := p.pacer.trips(ctx, jobs, p.in.Workspace, func(trip []migration.JobRef) error {
+	err := p.pacer.trips(ctx, jobs, p.in.Workspace, func(ctx context.Context, trip []migration.JobRef) error {
 		retired, err := p.Old.Retire(ctx, trip, p.in.DryRun)
 		all = append(all, retired...)
 		return err //nolint:wrapcheck // already a fault

@@ -254,7 +254,7 @@ func (p *verifyPass) compare(
 	ctx context.Context, jobs []migration.StoredJob, each func(i int, facts migration.JobFacts),
 ) error {
 	from := 0
-	return p.pacer.trips(ctx, jobs, workspace.ID{}, func(trip []migration.JobRef) error {
+	return p.pacer.trips(ctx, jobs, workspace.ID{}, func(ctx context.Context, trip []migration.JobRef) error {
 		facts, err := p.Comparison.Compare(ctx, trip)
 		if err != nil {
 			return err //nolint:wrapcheck // already a fault
