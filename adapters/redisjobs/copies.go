@@ -212,7 +212,7 @@ func readOutcome(reply *redis.Cmd, outcome encoding.TextUnmarshaler) (entries in
 	if err != nil {
 		return 0, translate(err)
 	}
-	if len(values) != 2 { //nolint:mnd // as above
+	if len(values) != 2 { //nolint:mnd // outcome and entries
 		return 0, untrusted(nil)
 	}
 	if err := outcome.UnmarshalText([]byte(textAt(values, 0))); err != nil {

@@ -95,8 +95,8 @@ func (p *pacer) spread(ctx context.Context) {
 }
 
 // wait waits until the pass may go on. It is called between two steps; the time since it last returned is the time that
-// the pass worked, or spread its trips over. Each step has to take the time that its jobs are worth: time lost in one is not caught up in another.
-// standing is called as long as the pass has to stand still.
+// the pass worked, or spread its trips over. Each step has to take the time that its jobs are worth: time lost in one is
+// not caught up in another. standing is called as long as the pass has to stand still.
 func (p *pacer) wait(ctx context.Context, standing func()) error {
 	ended := p.clock.Now()
 	if p.began.IsZero() {
