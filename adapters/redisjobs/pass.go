@@ -153,8 +153,8 @@ func (r *Repository) Trim(ctx context.Context, ws workspace.ID, dry bool) (migra
 	}, dropped > 0 && len(oldest.Val()) == trimCount && !dry, err
 }
 
-// TrimAll implements ports.JobIndex. It takes a few round trips, and those of evalEach. Jobs that are made while it walks
-// stand at the newest end, which lies behind it.
+// TrimAll implements ports.JobIndex. It takes a few round trips and those of evalEach. Of jobs that are made while it walks
+// it meets the entries of their state alone: those of all jobs stand at the newest end, which lies behind it.
 func (r *Repository) TrimAll(
 	ctx context.Context, ws workspace.ID, before string, dry bool,
 ) (counts migration.IndexCounts, next string, err error) {
@@ -165,15 +165,22 @@ func (r *Repository) TrimAll(
 	if before != "" {
 		most = "(" + before
 	}
-	counts.Mended, err = r.unscore(ctx, ws, dry)
-	counts.Entries = counts.Mended
-	if err != nil || dry && counts.Mended > 0 {
-		return counts, "", err
-	}
 	var found *redis.StringSliceCmd
-	err = r.pipelined(ctx, func(p redis.Pipeliner) {
-		found = p.ZRevRangeByLex(ctx, indexKey(ws), &redis.ZRangeBy{Max: most, Min: "-", Count: passCount})
-	})
+	var scored func() bool
+	read := func() error {
+		return r.pipelined(ctx, func(p redis.Pipeliner) {
+			scored = askScored(ctx, p, indexKey(ws)) // before the page: what another pass has mended by then, stands in order
+			found = p.ZRevRangeByLex(ctx, indexKey(ws), &redis.ZRangeBy{Max: most, Min: "-", Count: passCount})
+		})
+	}
+	if err = read(); err == nil && scored() {
+		counts.Mended, err = r.unscore(ctx, ws, dry)
+		counts.Entries = counts.Mended
+		if err != nil || dry && counts.Mended > 0 {
+			return counts, "", err
+		}
+		err = read()
+	}
 	if err != nil {
 		return counts, "", err
 	}

@@ -162,6 +162,21 @@ func TestPassOverEverythingTrimsAll(t *testing.T) {
 	require.Equal(t, dry, counts)
 	require.Len(t, entries(t, rdb, theIndex), 2*(2000-15))
 	require.Zero(t, pass(t, rdb, migration.DualWrite, usecase.IndexJobsInput{}).Dropped)
+	counted := &commands{}
+	operator := redisserver.AsOperator(t, rdb)
+	operator.AddHook(counted)
+	trim, next := redisjobs.New(operator, 0, redisjobs.Options{Observer: &events{}}), ""
+	for page := range 2 {
+		from := counted.trips.Load()
+		var trimmed migration.IndexCounts
+		var err error
+		trimmed, next, err = trim.TrimAll(t.Context(), workspaceID(t, "acme"), next, false)
+		require.NoError(t, err)
+		require.Equal(t, migration.IndexCounts{Entries: 500}, trimmed)
+		if page > 0 { // whose connections are there
+			require.EqualValues(t, 1+5, counted.trips.Load()-from, "a page of which nothing is to mend, and each hundred jobs")
+		}
+	}
 	_, _, err := r.TrimAll(t.Context(), workspace.ID{}, "", false)
 	require.Error(t, err)
 }

@@ -197,8 +197,8 @@ func (c *Copies) IndexEntries(
 	var found *redis.StringSliceCmd
 	var scored func() bool
 	err = pipelined(ctx, c.rdb, func(p redis.Pipeliner) {
+		scored = askScored(ctx, p, key) // before the page: what a pass has mended by then, stands in order
 		found = p.ZRevRangeByLex(ctx, key, &redis.ZRangeBy{Max: most, Min: "-", Count: int64(n)})
-		scored = askScored(ctx, p, key)
 	})
 	if err != nil {
 		return nil, 0, "", err

@@ -35,7 +35,7 @@ const (
 
 // StepKeys is how many keys a step of this pace looks at.
 func (p Pace) StepKeys() int {
-	if p.Rate == 0 && p.Share == 1 {
+	if p.unbounded() {
 		return stepKeysUnbounded
 	}
 	return stepKeys
@@ -43,11 +43,13 @@ func (p Pace) StepKeys() int {
 
 // TripJobs is how many jobs of a step a pass of this pace asks storage about together.
 func (p Pace) TripJobs() int {
-	if p.Rate == 0 && p.Share == 1 {
+	if p.unbounded() {
 		return tripJobsUnbounded
 	}
 	return tripJobs
 }
+
+func (p Pace) unbounded() bool { return p.Rate == 0 && p.Share == 1 }
 
 // SlowReason is what slows a pass, or holds it, in words for its operator.
 type SlowReason string
