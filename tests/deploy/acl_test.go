@@ -3,17 +3,24 @@
 package deploy_test
 
 import (
+	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/relay-jobs/relay/adapters/redisjobs"
+	"github.com/relay-jobs/relay/core/job"
+	"github.com/relay-jobs/relay/core/migration"
+	"github.com/relay-jobs/relay/core/workspace"
+	"github.com/relay-jobs/relay/tests/contract"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
@@ -38,7 +45,7 @@ func TestUsersStartWithNothing(t *testing.T) {
 	t.Parallel()
 	users := rights(t)
 	require.Len(t, users, 3)
-	require.Equal(t, []string{"off"}, users["default"])
+	require.Equal(t, []string{"off", "resetpass", "~*", "&*", "+@all"}, users["default"], "by its rights Redis replays its log")
 	for name, keys := range map[string]string{
 		redisserver.ServerUser: `^~ai:[a-z-]+(:\*|:pending)?$`, redisserver.OperatorUser: `^~ai:\*$`,
 	} {
@@ -84,7 +91,9 @@ func TestEachRightIsUsed(t *testing.T) {
 		"multi": ".TxPipelined(", "exec": ".TxPipelined(",
 		"hello": "redis.NewClient(", "select": "redis.NewClient(", // the client library opens a connection with them
 	}
-	for name, rules := range rights(t) {
+	users := rights(t)
+	delete(users, "default") // whom nobody can be
+	for name, rules := range users {
 		for _, rule := range rules {
 			command, isRight := strings.CutPrefix(rule, "+")
 			if !isRight {
@@ -149,6 +158,67 @@ func TestUsersMayWorkInAnyDatabase(t *testing.T) {
 		require.NoError(t, rdb.Close())
 	}
 	require.Zero(t, server.Client(t).Exists(t.Context(), "ai:index-state").Val())
+}
+
+// TestJobsOutliveARestartOfRedis, as README starts it: most versions replay by the default user's rights what scripts wrote,
+// and drop in silence what that one may not do. Nobody can work as that user.
+func TestJobsOutliveARestartOfRedis(t *testing.T) {
+	t.Parallel()
+	users, start, _, socket := redisOfReadme(t)
+	run, kill := context.WithCancel(t.Context())
+	startRedis(run, t, users+start, socket, nil)
+	connect := func() *redis.Client {
+		rdb, err := redisjobs.Connect(redisjobs.ConnectOptions{
+			URL: "unix://relay-server:" + strings.TrimSpace(read(t, filepath.Join(filepath.Dir(socket), "server.password"))) + "@" + socket,
+		})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = rdb.Close() })
+		return rdb
+	}
+	ws, err := workspace.Parse("acme")
+	require.NoError(t, err)
+	repo := redisjobs.New(connect(), migration.DualWrite, redisjobs.Options{Observer: contract.Unobserved{}})
+	var ids []job.ID
+	for _, text := range []string{"1", "2", "3"} {
+		id, err := job.ParseID(text)
+		require.NoError(t, err)
+		_, err = repo.Enqueue(t.Context(), job.Draft{ID: id, Workspace: ws, Provider: "google", Name: "gmail.send", Params: "{}"})
+		require.NoError(t, err)
+		ids = append(ids, id)
+	}
+	require.NoError(t, repo.Move(t.Context(), ws, ids[0], job.Move{To: job.Running}))
+	stored := func(rdb *redis.Client) (all []any) {
+		for _, id := range ids {
+			for _, key := range []string{"ai:jobs:" + id.String(), "ai:job:acme:" + id.String()} {
+				fields := rdb.HGetAll(t.Context(), key).Val()
+				require.NotEmpty(t, fields, key)
+				all = append(all, fields)
+			}
+		}
+		entries, queue := rdb.ZRange(t.Context(), "ai:index:acme", 0, -1).Val(), rdb.LRange(t.Context(), "ai:queue:pending", 0, -1).Val()
+		require.Len(t, entries, 2*len(ids))
+		require.Len(t, queue, len(ids))
+		return append(all, entries, queue)
+	}
+	before := stored(connect())
+
+	kill()
+	require.Eventually(t, func() bool {
+		_, err := new(net.Dialer).DialContext(t.Context(), "unix", socket)
+		return err != nil
+	}, 20*time.Second, 5*time.Millisecond)
+	startRedis(t.Context(), t, start, socket, nil)
+	again := connect()
+	require.Eventually(t, func() bool { return again.Ping(t.Context()).Err() == nil }, 20*time.Second, 5*time.Millisecond, "the log is loaded")
+	require.Equal(t, before, stored(again))
+
+	for credentials, refusal := range map[string]string{"": "NOAUTH", "default:@": "NOAUTH", "default:x@": "WRONGPASS"} {
+		options, err := redis.ParseURL("unix://" + credentials + socket)
+		require.NoError(t, err)
+		stranger := redis.NewClient(options)
+		require.ErrorContains(t, stranger.Get(t.Context(), "ai:index-state").Err(), refusal, credentials)
+		require.NoError(t, stranger.Close())
+	}
 }
 
 func read(t *testing.T, file string) string {

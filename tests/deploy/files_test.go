@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"maps"
@@ -321,7 +322,7 @@ func TestComposesRedisAdmitsItsUsers(t *testing.T) {
 	for name := range service.Environment {
 		require.Contains(t, passwords, name)
 	}
-	output := startRedis(t, script, socket, passwords)
+	output := startRedis(t.Context(), t, script, socket, passwords)
 	for user, c := range map[string]struct {
 		password string
 		admitted bool
@@ -371,18 +372,18 @@ func TestRunbookKeepsToTheOperatorsRights(t *testing.T) {
 	require.Equal(t, []string{"SET", "SET", "XREVRANGE", "ACL"}, run)
 }
 
-// startRedis runs a script that starts a Redis server at a socket, which ends with the test.
-func startRedis(t *testing.T, script, socket string, env environment) (output *harness.Buffer) {
+// startRedis runs a script that starts a Redis server at a socket, which ends with ctx, at the latest with the test's.
+func startRedis(ctx context.Context, t *testing.T, script, socket string, env environment) (output *harness.Buffer) {
 	t.Helper()
 	output = &harness.Buffer{}
-	cmd := exec.CommandContext(t.Context(), "sh", "-euc", script)
+	cmd := exec.CommandContext(ctx, "sh", "-euc", script)
 	cmd.Dir, cmd.Env = filepath.Dir(socket), []string{"PATH=" + os.Getenv("PATH")}
 	for name, value := range env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	cmd.Stdout, cmd.Stderr = output, output
 	require.NoError(t, cmd.Start())
-	t.Cleanup(func() { _ = cmd.Wait() }) // the test's context ends it
+	t.Cleanup(func() { _ = cmd.Wait() })
 	require.Eventually(t, func() bool {
 		conn, err := new(net.Dialer).DialContext(t.Context(), "unix", socket)
 		return err == nil && conn.Close() == nil
@@ -390,17 +391,26 @@ func startRedis(t *testing.T, script, socket string, env environment) (output *h
 	return output
 }
 
-// TestReadmeStartsRedisWithItsUsers runs its lines, with a socket in the place of the port.
-func TestReadmeStartsRedisWithItsUsers(t *testing.T) {
-	t.Parallel()
+// redisOfReadme gives README's lines that make users, that start a Redis server, there at a socket, and that use it.
+func redisOfReadme(t *testing.T) (users, start, use, socket string) {
+	t.Helper()
 	block := regexp.MustCompile(`(?ms)^      for user in server operator;.*?migrate status$`).FindString(read(t, "../../README.md"))
 	start, use, found := strings.Cut(block, " --daemonize yes\n")
 	require.True(t, found)
-	dir := t.TempDir()
+	users, start, found = strings.Cut(start, "redis-server")
+	require.True(t, found)
 	acl, err := filepath.Abs(aclFile)
 	require.NoError(t, err)
-	socket := filepath.Join(dir, "s")
-	startRedis(t, "cp "+acl+" users.acl\n"+strings.Replace(start, "redis-server", "exec redis-server --port 0 --unixsocket "+socket, 1), socket, nil)
+	socket = filepath.Join(t.TempDir(), "s")
+	return "cp " + acl + " users.acl\n" + users, "exec redis-server --port 0 --unixsocket " + socket + start, use, socket
+}
+
+// TestReadmeStartsRedisWithItsUsers runs its lines, with a socket in the place of the port.
+func TestReadmeStartsRedisWithItsUsers(t *testing.T) {
+	t.Parallel()
+	users, start, use, socket := redisOfReadme(t)
+	dir := filepath.Dir(socket)
+	startRedis(t.Context(), t, users+start, socket, nil)
 	commands := regexp.MustCompile(`REDIS_URL=(redis://\S+:\$\(cat (\w+\.password)\)@127\.0\.0\.1:6379/0) (?:RELAY_API_KEYS_FILE=keys\.yaml )?\.bin/relay (.*)`).
 		FindAllStringSubmatch(use, -1)
 	require.Len(t, commands, 2)

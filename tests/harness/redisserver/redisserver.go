@@ -136,7 +136,7 @@ func writeUsers(path string) error {
 		return fmt.Errorf("users of a Redis server: %w", err)
 	}
 	users := strings.NewReplacer(
-		"user default off\n", "user default on nopass ~* &* +@all\n", " resetpass ", " >"+Password+" ",
+		"user default off resetpass ", "user default on nopass ", " resetpass ", " >"+Password+" ",
 	).Replace(string(content))
 	if err := os.WriteFile(path, []byte(users), 0o600); err != nil {
 		return fmt.Errorf("users of a Redis server: %w", err)
