@@ -16,8 +16,8 @@ import (
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
 )
 
-// TestWritersWithoutRevLeaveATrace: where a copy or a move takes over what somebody without rev has changed, and nowhere
-// else.
+// TestWritersWithoutRevLeaveATrace: where a copy or a move takes over what somebody without rev has changed, or a move
+// overwrites it, and nowhere else.
 func TestWritersWithoutRevLeaveATrace(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -34,7 +34,10 @@ func TestWritersWithoutRevLeaveATrace(t *testing.T) {
 			require.NoError(t, repositoryOf(t, rdb, migration.DualWrite).Move(ctx, ref.Workspace, id, job.Move{To: job.Completed}))
 		},
 	} {
-		for change, traced := range map[string]bool{"nothing": false, "without rev": true, "with rev": false} {
+		for change, traced := range map[string]bool{
+			"nothing": false, "without rev": true, "with rev": false,
+			"without rev, fallen behind": name == "a move", // a copy leaves such a pair as it is
+		} {
 			t.Run(name+", "+change, func(t *testing.T) {
 				rdb := redisserver.Start(t).Client(t)
 				for _, key := range []string{"ai:jobs:one", "ai:job:acme:one"} {
@@ -45,6 +48,9 @@ func TestWritersWithoutRevLeaveATrace(t *testing.T) {
 				switch change {
 				case "without rev":
 					require.NoError(t, rdb.HSet(ctx, "ai:jobs:one", "status", "running", "started_at", "2026-11-21T19:28:55.017837+00:00").Err())
+				case "without rev, fallen behind":
+					require.NoError(t, rdb.HSet(ctx, "ai:job:acme:one", "status", "running", "rev", "2", "started_at", "2026-11-21T19:28:55.017837+00:00").Err())
+					require.NoError(t, rdb.HSet(ctx, "ai:jobs:one", "status", "running", "started_at", "2026-11-21T19:28:56.017837+00:00").Err())
 				case "with rev":
 					require.NoError(t, repositoryOf(t, rdb, migration.ReadRouting).Move(ctx, ref.Workspace, id, job.Move{To: job.Running}))
 				default:

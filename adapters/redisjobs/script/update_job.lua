@@ -123,7 +123,7 @@ if ARGV[7] ~= '' then
     redis.call('PEXPIRE', apart, ARGV[7])
   end
 end
-if old and new and from == old and revision(old[3]) == revision(new[3]) then
+if old and new and (from == old and revision(old[3]) == revision(new[3]) or undecided(old, new)) then
   keep_now(KEYS[4])
 end
 if mirror then
