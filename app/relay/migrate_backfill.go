@@ -203,6 +203,7 @@ func (r backfillResult) rows() []row {
 		{word + "backfilled", r.Jobs[migration.CopyMade]},
 		{word + "repaired", r.Jobs[migration.CopyRepaired] + r.Jobs[migration.CopyTTL]},
 		{"skipped as identical", r.Jobs[migration.CopyIdentical] + r.Jobs[migration.CopySingle]},
+		{"no whole copy", r.Jobs[migration.CopyAbsent]},
 		{"index entries " + word + "mended", r.Entries},
 	}
 	for _, o := range migration.CopyOutcomes() {

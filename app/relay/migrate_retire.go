@@ -40,6 +40,9 @@ func migrateRetireCommand(environ []string) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if err := checkQuiet(quiet); err != nil {
+			return err
+		}
 		if flags.Changed("force") && (way.dryRun || strings.TrimSpace(force) == "") {
 			return errors.New("--force needs a reason, and --execute")
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -32,6 +33,9 @@ func migrateStatusCommand(environ []string) *cobra.Command {
 	addQuiet(flags, &quiet)
 	flags.String(app.FlagName("REDIS_URL"), "", "the Redis server [REDIS_URL]")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := checkQuiet(quiet); err != nil {
+			return err
+		}
 		phase, err := app.LoadPhase(environment(environ, flags))
 		if err != nil {
 			return err //nolint:wrapcheck // names the variables
@@ -54,6 +58,13 @@ func migrateStatusCommand(environ []string) *cobra.Command {
 // addQuiet adds what the condition of fallback hits asks for.
 func addQuiet(flags *pflag.FlagSet, quiet *time.Duration) {
 	flags.DurationVar(quiet, "quiet", migration.DefaultQuiet, "for how long no read may have fallen back to an old copy")
+}
+
+func checkQuiet(quiet time.Duration) error {
+	if quiet <= 0 {
+		return errors.New("--quiet must be above 0, such as 30m")
+	}
+	return nil
 }
 
 func statusRows(r usecase.StatusReport) []row {

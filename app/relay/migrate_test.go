@@ -131,6 +131,24 @@ func TestMigrateTellsWhatAFaultEnded(t *testing.T) {
 	require.False(t, told.Done || told.Recorded)
 }
 
+// TestMigrateTellsOfWhatNoSchemaHoldsWhole: backfill counts it, and verify finds it until somebody deletes it.
+func TestMigrateTellsOfWhatNoSchemaHoldsWhole(t *testing.T) {
+	t.Parallel()
+	server := redisserver.Start(t)
+	rdb := server.Client(t)
+	require.NoError(t, rdb.HSet(t.Context(), "ai:job:acme:1", "status", "completed", "result", "{}").Err())
+	migrate := func(want int, args ...string) string {
+		code, stdout, stderr := harness.Run(t, dualWrite(server.OperatorURL()), append([]string{"migrate"}, args...)...)
+		require.Equal(t, want, code, stderr)
+		return stdout
+	}
+	require.Regexp(t, `no whole copy +1\n`, migrate(app.ExitOK, "backfill", "--execute"))
+	require.Regexp(t, `partial +1\b`, migrate(app.ExitDiffers, "verify"))
+	require.NoError(t, rdb.Del(t.Context(), "ai:job:acme:1").Err())
+	require.Regexp(t, `no whole copy +0\n`, migrate(app.ExitOK, "backfill", "--execute"))
+	migrate(app.ExitOK, "verify")
+}
+
 func TestMigrateRefusesWhatCannotBeMeant(t *testing.T) {
 	t.Parallel()
 	server := redisserver.Start(t)
@@ -150,6 +168,8 @@ func TestMigrateRefusesWhatCannotBeMeant(t *testing.T) {
 		{"verify", "--accept=missing=1"},
 		{"verify", "--accept=index-extra=1"},
 		{"status", "extra"},
+		{"status", "--quiet=-1s"},
+		{"retire", "--dry-run", "--quiet=0"},
 	} {
 		code, stdout, stderr := harness.Run(t, dualWrite(server.OperatorURL()), append([]string{"migrate"}, args...)...)
 		require.Equal(t, app.ExitRefused, code, "%v: %s", args, stderr)

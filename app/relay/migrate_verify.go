@@ -69,10 +69,12 @@ func migrateVerifyCommand(environ []string) *cobra.Command {
 // acceptedOf reads CLASS=N.
 func acceptedOf(given []string) (map[migration.DifferenceClass]int64, error) {
 	named := map[string]migration.DifferenceClass{}
-	names := make([]string, 0, len(migration.DifferenceClasses()))
+	var names []string
 	for _, c := range migration.DifferenceClasses() {
 		named[c.String()] = c
-		names = append(names, c.String())
+		if !c.Mendable() {
+			names = append(names, c.String())
+		}
 	}
 	accept := map[migration.DifferenceClass]int64{}
 	for _, text := range given {
