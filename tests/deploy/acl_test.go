@@ -161,7 +161,7 @@ func TestUsersMayWorkInAnyDatabase(t *testing.T) {
 }
 
 // TestJobsOutliveARestartOfRedis, as README starts it: most versions replay by the default user's rights what scripts wrote,
-// and drop in silence what that one may not do. Nobody can work as that user.
+// and start without what that one may not do. Nobody can log in as that user.
 func TestJobsOutliveARestartOfRedis(t *testing.T) {
 	t.Parallel()
 	users, start, _, socket := redisOfReadme(t)
