@@ -161,17 +161,10 @@ func (r *Repository) TrimAll(
 	if ws.IsZero() {
 		return counts, "", invalid()
 	}
-	most := "+"
-	if before != "" {
-		most = "(" + before
-	}
-	var found *redis.StringSliceCmd
+	var page *redis.StringSliceCmd
 	var scored func() bool
 	read := func() error {
-		return r.pipelined(ctx, func(p redis.Pipeliner) {
-			scored = askScored(ctx, p, indexKey(ws)) // before the page: what another pass has mended by then, stands in order
-			found = p.ZRevRangeByLex(ctx, indexKey(ws), &redis.ZRangeBy{Max: most, Min: "-", Count: passCount})
-		})
+		return r.pipelined(ctx, func(p redis.Pipeliner) { page, scored = askPage(ctx, p, indexKey(ws), before, passCount) })
 	}
 	if err = read(); err == nil && scored() {
 		counts.Mended, err = r.unscore(ctx, ws, dry)
@@ -184,7 +177,7 @@ func (r *Repository) TrimAll(
 	if err != nil {
 		return counts, "", err
 	}
-	entries := found.Val() // none where the key is of another type
+	entries := page.Val() // none where the key is of another type
 	if len(entries) == passCount {
 		next = entries[passCount-1]
 	}

@@ -189,24 +189,17 @@ func (c *Copies) References(ctx context.Context, at migration.Position, n int) (
 func (c *Copies) IndexEntries(
 	ctx context.Context, ws workspace.ID, before string, n int,
 ) (refs []migration.Reference, looked int, next string, err error) {
-	most := "+"
-	if before != "" {
-		most = "(" + before
-	}
 	key := indexKey(ws)
-	var found *redis.StringSliceCmd
+	var page *redis.StringSliceCmd
 	var scored func() bool
-	err = pipelined(ctx, c.rdb, func(p redis.Pipeliner) {
-		scored = askScored(ctx, p, key) // before the page: what a pass has mended by then, stands in order
-		found = p.ZRevRangeByLex(ctx, key, &redis.ZRangeBy{Max: most, Min: "-", Count: int64(n)})
-	})
+	err = pipelined(ctx, c.rdb, func(p redis.Pipeliner) { page, scored = askPage(ctx, p, key, before, n) })
 	if err != nil {
 		return nil, 0, "", err
 	}
-	if found.Err() != nil || scored() {
+	if page.Err() != nil || scored() {
 		return []migration.Reference{{Kind: migration.ReferenceKey, Workspace: ws, Key: key}}, 0, "", nil
 	}
-	entries := found.Val()
+	entries := page.Val()
 	var scores []*redis.FloatCmd
 	err = pipelined(ctx, c.rdb, func(p redis.Pipeliner) {
 		for _, entry := range entries {
@@ -231,6 +224,17 @@ func (c *Copies) IndexEntries(
 		next = entries[n-1]
 	}
 	return refs, len(entries), next, nil
+}
+
+// askPage adds to a pipeline what gives the next n entries of an index before one, from the newest on where
+// before is empty, and what askScored does. Scores are asked for first: what a pass has mended by then stands in order.
+func askPage(ctx context.Context, p redis.Pipeliner, key, before string, n int) (page *redis.StringSliceCmd, scored func() bool) {
+	most := "+"
+	if before != "" {
+		most = "(" + before
+	}
+	scored = askScored(ctx, p, key)
+	return p.ZRevRangeByLex(ctx, key, &redis.ZRangeBy{Max: most, Min: "-", Count: int64(n)}), scored
 }
 
 // askScored adds to a pipeline what tells of an index whether an entry has a score other than Relay gives, and gives what
@@ -334,7 +338,7 @@ func (j judgement) keys(ctx context.Context, of []int) error {
 	var jobs []string
 	err := pipelined(ctx, j.rdb, func(p redis.Pipeliner) {
 		for n, i := range of {
-			types[n], scored[n] = p.Type(ctx, j.refs[i].Key), func() bool { return false }
+			types[n] = p.Type(ctx, j.refs[i].Key)
 			if _, ok := indexed(j.refs[i].Key); ok {
 				scored[n] = askScored(ctx, p, j.refs[i].Key)
 			}
@@ -361,7 +365,7 @@ func (j judgement) keys(ctx context.Context, of []int) error {
 		case is == "none":
 		case job:
 			j.classes[i] = class.Difference()
-		case key == queueKey && is != "list", ok && is != "zset", scored[n]():
+		case key == queueKey && is != "list", ok && (is != "zset" || scored[n]()):
 			j.classes[i] = migration.DifferenceWrongType
 		case strings.HasPrefix(key, indexPrefix) && !ok:
 			j.classes[i] = migration.DifferenceInvalidWorkspace

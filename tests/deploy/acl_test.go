@@ -204,8 +204,8 @@ func TestJobsOutliveARestartOfRedis(t *testing.T) {
 
 	kill()
 	require.Eventually(t, func() bool {
-		_, err := new(net.Dialer).DialContext(t.Context(), "unix", socket)
-		return err != nil
+		conn, err := new(net.Dialer).DialContext(t.Context(), "unix", socket)
+		return err != nil || conn.Close() != nil
 	}, 20*time.Second, 5*time.Millisecond)
 	startRedis(t.Context(), t, start, socket, nil)
 	again := connect()
