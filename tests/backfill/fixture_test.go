@@ -1,6 +1,7 @@
 package backfill_test
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -178,15 +179,25 @@ func TestWayBack(t *testing.T) {
 	}
 	require.NoError(t, rdb.Del(ctx, "ai:queue:pending").Err())
 
+	// Counted by steps: where one takes up the other's checkpoint, its own counts hold what the other had done.
 	var both sync.WaitGroup
-	var counts [2]migration.BackfillCounts
+	var made [2]int
+	var failed [2]error
 	for i := range 2 {
 		both.Go(func() {
-			counts[i], _, _ = backfillOf(redisjobs.NewCopies(redisserver.AsOperator(t, rdb))).Do(ctx, usecase.BackfillInput{To: migration.Old, Batch: 10}, nil)
+			_, _, failed[i] = backfillOf(redisjobs.NewCopies(redisserver.AsOperator(t, rdb))).Do(
+				ctx, usecase.BackfillInput{To: migration.Old, Batch: 10}, func(p usecase.BackfillProgress) {
+					for _, c := range p.Copied {
+						if c.Outcome == migration.CopyMade {
+							made[i]++
+						}
+					}
+				})
 		})
 	}
 	both.Wait()
-	require.EqualValues(t, n, counts[0].Jobs[migration.CopyMade]+counts[1].Jobs[migration.CopyMade])
+	require.NoError(t, errors.Join(failed[:]...))
+	require.Equal(t, n, made[0]+made[1])
 	again := run(t, rdb, usecase.BackfillInput{To: migration.Old})
 	require.EqualValues(t, n, again.Jobs[migration.CopyIdentical])
 	require.True(t, again.Clean())
