@@ -183,7 +183,7 @@ func TestErrorsOfTheWay(t *testing.T) {
 		t.Parallel()
 		server := redisserver.Start(t)
 		rdb := open(t, ConnectOptions{URL: server.URL(), ReadTimeout: 20 * time.Millisecond})
-		require.NoError(t, rdb.Ping(t.Context()).Err())
+		require.Eventually(t, func() bool { return rdb.Ping(t.Context()).Err() == nil }, 10*time.Second, 10*time.Millisecond)
 		require.NoError(t, server.Pause())
 		for name, attempt := range attempts(t, rdb) {
 			err := attempt(t.Context())

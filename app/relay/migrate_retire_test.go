@@ -314,7 +314,7 @@ func TestMigrateRetiresOldCopies(t *testing.T) {
 // nothing is changed.
 func TestMigrateRetireIsRefusedByEachCondition(t *testing.T) {
 	t.Parallel()
-	now := strconv.FormatInt(time.Now().Add(time.Minute).UnixMicro(), 10) // whatever this machine's clock says
+	soon := func() string { return strconv.FormatInt(time.Now().Add(time.Minute).UnixMicro(), 10) }
 	shown := map[migration.Condition]bool{}
 	for name, c := range map[string]struct {
 		condition migration.Condition
@@ -341,7 +341,8 @@ func TestMigrateRetireIsRefusedByEachCondition(t *testing.T) {
 			return err
 		}},
 		"a server that is gone": {migration.ConditionServers, "a server in dual write may have served until", func(o operated) error {
-			return o.rdb.HSet(o.Context(), "ai:phases-seen", "dual write:since", now, "dual write:last", now).Err()
+			at := soon()
+			return o.rdb.HSet(o.Context(), "ai:phases-seen", "dual write:since", at, "dual write:last", at).Err()
 		}},
 		"a writer": {migration.ConditionWriters, "1 jobs were written without rev since", func(o operated) error {
 			o.predecessor(time.Now().Add(time.Minute), "late")
@@ -350,7 +351,7 @@ func TestMigrateRetireIsRefusedByEachCondition(t *testing.T) {
 			return nil
 		}},
 		"a read": {migration.ConditionFallback, "the last of 7 at", func(o operated) error {
-			return o.rdb.HSet(o.Context(), "ai:fallback-hits", "count", 7, "last", now).Err()
+			return o.rdb.HSet(o.Context(), "ai:fallback-hits", "count", 7, "last", soon()).Err()
 		}},
 		"an entry": {migration.ConditionQueue, "1 of 2 entries name no workspace", func(o operated) error {
 			return o.rdb.RPush(o.Context(), "ai:queue:pending", "1").Err()

@@ -165,7 +165,7 @@ func TestUsersMayWorkInAnyDatabase(t *testing.T) {
 func TestJobsOutliveARestartOfRedis(t *testing.T) {
 	t.Parallel()
 	users, start, _, socket := redisOfReadme(t)
-	run, kill := context.WithCancel(t.Context())
+	run, stop := context.WithCancel(t.Context())
 	startRedis(run, t, users+start, socket, nil)
 	connect := func() *redis.Client {
 		rdb, err := redisjobs.Connect(redisjobs.ConnectOptions{
@@ -202,7 +202,7 @@ func TestJobsOutliveARestartOfRedis(t *testing.T) {
 	}
 	before := stored(connect())
 
-	kill()
+	stop()
 	require.Eventually(t, func() bool {
 		conn, err := new(net.Dialer).DialContext(t.Context(), "unix", socket)
 		return err != nil || conn.Close() != nil

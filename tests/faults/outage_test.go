@@ -179,7 +179,7 @@ func TestGoneCallerIsNoOutage(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	proxy := redisproxy.Start(t, s.URL())
-	rdb, err := redisjobs.Connect(redisjobs.ConnectOptions{URL: proxy.URL(), ReadTimeout: 100 * time.Millisecond})
+	rdb, err := redisjobs.Connect(redisjobs.ConnectOptions{URL: proxy.URL(), ReadTimeout: time.Second})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, rdb.Close()) })
 	jobs := router.New(rdb, migration.DualWrite, redisjobs.Options{Observer: contract.Unobserved{}})
@@ -227,7 +227,7 @@ func TestGoneCallerIsNoOutage(t *testing.T) {
 		})
 	}
 	t.Run("over HTTP", func(t *testing.T) {
-		a, service := boot(t, proxy.URL(), migration.DualWrite, map[string]string{"RELAY_REDIS_READ_TIMEOUT": "100ms"})
+		a, service := boot(t, proxy.URL(), migration.DualWrite, map[string]string{"RELAY_REDIS_READ_TIMEOUT": "1s"})
 		hold := proxy.Arm(redisproxy.Plan{Point: redisproxy.BeforeCommand, How: redisproxy.Hold, Command: 1, Repeat: true})
 		defer hold.Release()
 		waiting, leave := context.WithCancel(t.Context())

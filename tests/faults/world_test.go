@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"io"
 	"maps"
+	"math"
 	"net/http"
 	"os"
 	"slices"
@@ -419,14 +420,13 @@ func (w cutWorld) each(t *testing.T, e exchanges) {
 				w.forgetScripts(t)
 			}
 		}
-		start(t)
-		if !cold {
-			e.clean(t)
+		commands := math.MaxInt
+		for range 3 { // more come where Redis does not know the scripts yet, or the library repeats one
 			start(t)
+			before := w.proxy.Commands()
+			e.clean(t)
+			commands = min(commands, w.proxy.Commands()-before)
 		}
-		before := w.proxy.Commands()
-		e.clean(t)
-		commands := w.proxy.Commands() - before
 		require.Positive(t, commands)
 		hows := w.kind.hows
 		if cold {

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	processTimeout = 30 * time.Second
+	processTimeout = 2 * time.Minute
 	pollInterval   = 5 * time.Millisecond
 	// stopPatience is how long a process that nobody stopped may take to write its last lines.
 	stopPatience = 2 * time.Second

@@ -56,7 +56,7 @@ func scenarios() []scenario {
 		{"a job waits long", jobWaitsLong, nil, []string{"RelayQueueOld"}, nil, nil},
 		{"many jobs wait", manyJobsWait, nil, []string{"RelayQueueDeep"}, nil, nil},
 		{
-			"the backfill leaves jobs", backfillLeavesJobs, nil,
+			"the backfill leaves jobs", backfillLeavesJobs, awaitStep,
 			[]string{"RelayBackfillLeavesJobs"},
 			backfillIsHeld,
 			[]string{"RelayBackfillStalled"},
@@ -158,15 +158,20 @@ func startHealthy(t *testing.T, d *deployment) {
 	d.backfill(t, "--rate=200", "--batch-size=5")
 }
 
-// consume does what consumers do, and waits for the backfill's next step.
+// consume does what consumers do, while the backfill goes on.
 func consume(ctx context.Context, d *deployment) {
 	for range 5 {
 		d.get(ctx, d.execute(ctx))
 		d.list(ctx)
 	}
+	awaitStep(ctx, d)
+}
+
+// awaitStep waits for the backfill's next step, unless an operator holds it.
+func awaitStep(ctx context.Context, d *deployment) {
 	ended := func() string { return d.metric(ctx, "relay-backfill", "backfill_last_progress_timestamp_seconds") }
-	for before := ended(); ctx.Err() == nil; {
-		if ended() != before {
+	for before := ended(); ended() == before && ctx.Err() == nil; {
+		if d.metric(ctx, "relay-backfill", held) != "" {
 			return
 		}
 	}
@@ -288,13 +293,17 @@ func backfillLeavesJobs(t *testing.T, d *deployment) {
 		d.store(t, "ai:job:acme:"+id, fields(id, "globex"))
 	}
 	d.backfill(t, "--rate=50", "--batch-size=5")
+	d.awaitMetric(t, "relay-backfill", `backfill_jobs_total\{.*result="failed".*\} [1-9]`)
 }
+
+// held is what a backfill tells while its pause key is there.
+const held = `backfill_slowed\{reason="paused by its key"\} 1`
 
 // backfillIsHeld: an operator forgets the key that holds it.
 func backfillIsHeld(t *testing.T, d *deployment) {
 	t.Helper()
 	require.NoError(t, d.rdb.Set(t.Context(), "ai:backfill-pause", "1", 0).Err())
-	d.awaitMetric(t, "relay-backfill", `backfill_slowed\{reason="paused by its key"\} 1`)
+	d.awaitMetric(t, "relay-backfill", held)
 }
 
 // taken makes one id for all jobs. Relay's own ids collide with nobody's.

@@ -95,18 +95,21 @@ func TestIndexLag(t *testing.T) {
 	require.Equal(t, map[thing]bool{{migration.DifferenceIndexMissing, "ai:index:acme", id}: true}, things(found))
 
 	in, swept := input(), false
-	in.IndexLag = 2 * time.Second
+	in.IndexLag = 6 * time.Second
+	sweep := make(chan error, 1)
 	report, err := p.verifier().Do(t.Context(), in, func(v usecase.VerifyProgress) {
 		if v.Part == usecase.VerifySuspects || swept {
 			return
 		}
 		swept = true
 		time.AfterFunc(1500*time.Millisecond, func() {
-			_, _ = usecase.IndexJobs{Index: p.repo, Clock: systemclock.Clock{}}.Do(context.WithoutCancel(t.Context()),
+			_, err := usecase.IndexJobs{Index: p.repo, Clock: systemclock.Clock{}}.Do(context.WithoutCancel(t.Context()),
 				usecase.IndexJobsInput{Scope: migration.IndexOld}, nil)
+			sweep <- err
 		})
 	})
 	require.NoError(t, err)
+	require.NoError(t, <-sweep)
 	require.True(t, report.Clean(nil), "%v", report.Differences)
 }
 

@@ -50,7 +50,7 @@ func TestQueueWalkEnds(t *testing.T) {
 	defer cancel()
 	steps := 0
 	report, err := p.verifier().Do(ctx, input(), func(v usecase.VerifyProgress) {
-		if v.Part != usecase.VerifyQueue {
+		if v.Part != usecase.VerifyQueue || v.Waiting {
 			return
 		}
 		if steps++; steps > 100 {

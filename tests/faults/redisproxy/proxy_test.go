@@ -144,7 +144,7 @@ func TestProxyHoldsBackAndDeliversLate(t *testing.T) {
 	p := redisproxy.Start(t, server.URL())
 	direct := server.Client(t)
 	for _, point := range []redisproxy.Point{redisproxy.BeforeCommand, redisproxy.AfterCommand} {
-		rdb := connect(t, p, 50*time.Millisecond)
+		rdb := connect(t, p, 500*time.Millisecond)
 		require.NoError(t, rdb.Set(t.Context(), "k", "first", 0).Err())
 
 		// The client gives up; the command arrives all the same.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -326,11 +327,16 @@ func (s *Server) end(sig os.Signal) error {
 	}
 }
 
-func freePort(ctx context.Context) (int, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("no free port: %w", err)
+// freePort draws one from below those that systems give to outgoing connections, so that none takes the port of a server
+// that is killed before it starts again.
+func freePort(ctx context.Context) (port int, err error) {
+	const lowest, highest, draws = 15_000, 32_000, 100
+	for range draws {
+		port = lowest + rand.IntN(highest-lowest)
+		var l net.Listener
+		if l, err = new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer l.Close() //nolint:errcheck // it was only to learn the port
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("no free port: %w", err)
 }
