@@ -28,8 +28,8 @@ type JobIndex interface {
 	// and a few at random. more tells that others are worth a look. dry changes nothing.
 	Trim(ctx context.Context, ws workspace.ID, dry bool) (counts migration.IndexCounts, more bool, err error)
 	// TrimAll does the same for the next entries of one workspace's index before one, from the newest on: before is empty for
-	// the start, and next at the end. It takes out what names no job, too, and mends an
-	// index in which a score keeps entries from the order of their bytes. A walk ends, however many jobs are made meanwhile.
+	// the start, and next at the end. It takes out what names no job, too, and mends an index in
+	// which a score keeps entries from the order of their bytes. A walk ends, however many jobs are made meanwhile.
 	TrimAll(ctx context.Context, ws workspace.ID, before string, dry bool) (
 		counts migration.IndexCounts, next string, err error)
 	// TakeSweep gives holder the turn to sweep a scope, for so long from now on, unless another's still lasts, and tells

@@ -153,8 +153,9 @@ func (r *Repository) Trim(ctx context.Context, ws workspace.ID, dry bool) (migra
 	}, dropped > 0 && len(oldest.Val()) == trimCount && !dry, err
 }
 
-// TrimAll implements ports.JobIndex. It takes a few round trips and those of evalEach. Of jobs that are made while it walks
-// it meets the entries of their state alone: those of all jobs stand at the newest end, which lies behind it.
+// TrimAll implements ports.JobIndex. It takes a few round trips and those of evalEach, and where entries have scores two for
+// each so many of them. Of jobs that are made while it walks it meets the entries of their state alone: those of all jobs
+// stand at the newest end, which lies behind it.
 func (r *Repository) TrimAll(
 	ctx context.Context, ws workspace.ID, before string, dry bool,
 ) (counts migration.IndexCounts, next string, err error) {

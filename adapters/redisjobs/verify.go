@@ -403,8 +403,10 @@ func (j judgement) entries(ctx context.Context, of []int) error {
 		case 0:
 		case 1:
 			j.classes[known[n]] = migration.DifferenceIndexMisplaced
-		default:
+		case 2:
 			j.classes[known[n]] = migration.DifferenceIndexExtra
+		default:
+			j.classes[known[n]] = migration.DifferenceIndexGone
 		}
 	}
 	scores := make([]*redis.FloatCmd, len(strange))

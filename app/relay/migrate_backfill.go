@@ -138,6 +138,7 @@ func (s storage) backfill(
 	switch {
 	case in.DryRun:
 		result.Unrecorded = "a dry run"
+		next = beginsAnew
 	case !done:
 		result.Unrecorded = "it is not at the end"
 	case !in.Workspace.IsZero():
@@ -217,6 +218,9 @@ func (r backfillResult) rows() []row {
 	end, recorded := "yes", "yes"
 	if !r.Done {
 		end = "no: run it again to go on"
+		if r.DryRun {
+			end = "no"
+		}
 	}
 	if !r.Recorded {
 		recorded = "no: " + r.Unrecorded

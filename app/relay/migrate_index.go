@@ -92,7 +92,7 @@ func (r indexResult) rows() []row {
 	}
 	return []row{
 		{"keys of jobs, those of one job in both schemas counted each", r.Scanned},
-		{"that hold no job", r.Ignored},
+		{"that hold no job, or whose index is of another type", r.Ignored},
 		{"whose entries were right", r.Identical},
 		{mended, r.Mended},
 		{"places looked at in indexes", r.Entries},

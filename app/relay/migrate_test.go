@@ -149,6 +149,20 @@ func TestMigrateTellsOfWhatNoSchemaHoldsWhole(t *testing.T) {
 	migrate(app.ExitOK, "verify")
 }
 
+// TestMigrateDryRunKeepsNoPosition, and says nothing of one.
+func TestMigrateDryRunKeepsNoPosition(t *testing.T) {
+	t.Parallel()
+	o := operate(t)
+	o.predecessor(longAgo(), "1", "2", "3", "4", "5", "6", "7", "8")
+	stdout, _ := o.migrate(app.ExitDiffers, "backfill", "--dry-run", "--max-jobs=1")
+	require.Regexp(t, `at the end +no\n`, stdout)
+	stdout, _ = o.migrate(app.ExitDiffers, "backfill", "--execute", "--max-jobs=1")
+	require.Regexp(t, `at the end +no: run it again to go on\n`, stdout)
+	stdout, _ = o.migrate(app.ExitOK, "backfill", "--execute")
+	require.Regexp(t, `at the end +yes\n`, stdout)
+	require.Len(t, redisserver.Dump(t, o.rdb, "ai:job:acme:*"), 8)
+}
+
 func TestMigrateRefusesWhatCannotBeMeant(t *testing.T) {
 	t.Parallel()
 	server := redisserver.Start(t)

@@ -29,8 +29,9 @@ const (
 	DifferenceNotAJob                                       // a key begins like a job's and is none
 	DifferenceOtherID                                       // a record in old names another job than its key
 	DifferenceIndexMissing                                  // a job lacks an entry of the index
-	DifferenceIndexExtra                                    // an entry of the index names no job, or one that has its own as well
+	DifferenceIndexExtra                                    // an entry of the index names no job or another workspace's, or stands beside the job's own
 	DifferenceIndexMisplaced                                // a job stands under another state or time than its own
+	DifferenceIndexGone                                     // an entry of the index names a job that is gone
 	DifferenceIdempotency                                   // an idempotency key names a job that is gone
 	DifferenceIdempotencyForeign                            // an idempotency key is no workspace's, or names no job or another workspace's
 	DifferenceQueue                                         // a queue entry names a job that neither schema holds
@@ -80,6 +81,8 @@ func (c DifferenceClass) String() string {
 		return "index-extra"
 	case DifferenceIndexMisplaced:
 		return "index-misplaced"
+	case DifferenceIndexGone:
+		return "index-gone"
 	case DifferenceIdempotency:
 		return "idempotency"
 	case DifferenceIdempotencyForeign:
@@ -99,10 +102,13 @@ func (c *DifferenceClass) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// Harmless tells whether c is told and is no fault: a key whose job has expired makes a new job, and expires itself.
-func (c DifferenceClass) Harmless() bool { return c == DifferenceIdempotency }
+// Harmless tells whether c is told and is no fault, since jobs expire while a pass looks: an idempotency key whose job is gone
+// makes a new job, and expires itself; an index entry is shown by no list, and sweeps take it out by and by.
+func (c DifferenceClass) Harmless() bool {
+	return c == DifferenceIdempotency || c == DifferenceIndexGone
+}
 
-// OfIndex tells whether c is about entries of the index.
+// OfIndex tells whether c is about entries of the index that a sweep, or a list, brings in step with a stored job.
 func (c DifferenceClass) OfIndex() bool {
 	return c == DifferenceIndexMissing || c == DifferenceIndexExtra || c == DifferenceIndexMisplaced
 }
@@ -111,6 +117,7 @@ func (c DifferenceClass) OfIndex() bool {
 func (c DifferenceClass) Mendable() bool {
 	return c.OfIndex() || slices.Contains([]DifferenceClass{
 		DifferenceMissing, DifferenceGhost, DifferenceStale, DifferencePartial, DifferenceExtraField, DifferenceTTL,
+		DifferenceIndexGone,
 	}, c)
 }
 

@@ -220,7 +220,7 @@ func TestMarkFollowsTheCopyThatIsBehind(t *testing.T) {
 }
 
 func TestMendableDifferences(t *testing.T) {
-	require.Len(t, migration.DifferenceClasses(), 19)
+	require.Len(t, migration.DifferenceClasses(), 20)
 	var mendable []string
 	for _, c := range migration.DifferenceClasses() {
 		if c.Mendable() {
@@ -229,6 +229,7 @@ func TestMendableDifferences(t *testing.T) {
 	}
 	require.Equal(t, []string{
 		"missing", "ghost", "stale", "partial", "extra-field", "ttl", "index-missing", "index-extra", "index-misplaced",
+		"index-gone",
 	}, mendable)
 	for _, k := range migration.KeyClasses() {
 		require.NotZero(t, k.Difference(), k)
@@ -262,7 +263,7 @@ func TestVerifyReport(t *testing.T) {
 
 	var harmless migration.VerifyReport
 	for _, c := range migration.DifferenceClasses() {
-		require.Equal(t, c == migration.DifferenceIdempotency, c.Harmless(), c)
+		require.Equal(t, c == migration.DifferenceIdempotency || c == migration.DifferenceIndexGone, c.Harmless(), c)
 		if c.Harmless() {
 			harmless.Add(migration.Difference{Class: c, Key: "k"}, time.Second, now)
 		}

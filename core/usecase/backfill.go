@@ -44,7 +44,7 @@ const maxStarts = 100
 
 // Do goes through all keys in one server process: a position of another is worthless, so that the pass starts over where
 // the process changed, under it or since the pass that left a checkpoint. Where the context ends it leaves a checkpoint
-// and gives the context's error. done is false where MaxJobs ended the pass early; a checkpoint is left then, too. counts
+// and gives the context's error. done is false where MaxJobs ended the pass early, or its checkpoint could not be forgotten: one is left then, too. counts
 // are of the whole pass, with what was done before the checkpoint that it took up, be that of a pass that still goes on.
 func (u Backfill) Do(
 	ctx context.Context, in BackfillInput, progress func(BackfillProgress),
@@ -63,7 +63,8 @@ func (u Backfill) Do(
 			return p.kept.Counts, false, err
 		}
 		if end {
-			return p.kept.Counts, true, p.forget(ctx)
+			err := p.forget(ctx)
+			return p.kept.Counts, err == nil, err
 		}
 		if in.MaxJobs > 0 && p.total >= in.MaxJobs {
 			return p.kept.Counts, false, nil
@@ -197,5 +198,6 @@ func (p *backfillPass) forget(ctx context.Context) error {
 	if p.in.DryRun {
 		return nil
 	}
-	return p.Copies.SaveCheckpoint(ctx, p.in.To, migration.Checkpoint{}) //nolint:wrapcheck // already a fault
+	// Also where the context has ended meanwhile: who finds a checkpoint goes on from it.
+	return p.Copies.SaveCheckpoint(context.WithoutCancel(ctx), p.in.To, migration.Checkpoint{}) //nolint:wrapcheck // already a fault
 }

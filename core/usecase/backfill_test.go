@@ -390,6 +390,16 @@ func TestBackfillGivesEachFault(t *testing.T) {
 			c.EXPECT().Copy(gomock.Any(), gomock.Any(), migration.New, false)
 			c.EXPECT().SaveCheckpoint(gomock.Any(), migration.New, gomock.Any()).Return(broken)
 		},
+		"the end, from which the next run would go on": func(c *portsmock.MockJobCopies, l *portsmock.MockStorageLoad) {
+			c.EXPECT().Checkpoint(gomock.Any(), migration.New).Return(migration.Checkpoint{Process: "first", At: 3}, nil)
+			l.EXPECT().Load(gomock.Any())
+			last := batch
+			last.Next = 0
+			c.EXPECT().Keys(gomock.Any(), migration.Position(3), 500).Return(last, nil)
+			c.EXPECT().Copy(gomock.Any(), gomock.Any(), migration.New, false)
+			c.EXPECT().Keys(gomock.Any(), migration.Position(0), 1).Return(batch, nil)
+			c.EXPECT().SaveCheckpoint(gomock.Any(), migration.New, migration.Checkpoint{}).Return(broken)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := gomock.NewController(t)

@@ -161,7 +161,7 @@ func (p *planter) plant() {
 	p.expect(migration.DifferenceIndexMisplaced, index, "z"+placeOf(p.t, at, id))
 	p.do("ZADD", index, "0", "f"+placeOf(p.t, at, mark), "0", "z"+placeOf(p.t, at, mark+"2"), "0", "?"+mark)
 	p.expect(migration.DifferenceIndexExtra, index, "f"+placeOf(p.t, at, mark))
-	p.expect(migration.DifferenceIndexExtra, index, "z"+placeOf(p.t, at, mark+"2"))
+	p.expect(migration.DifferenceIndexGone, index, "z"+placeOf(p.t, at, mark+"2"))
 	p.expect(migration.DifferenceIndexExtra, index, "?"+mark)
 
 	p.do("SET", "ai:idempotency:acme:"+mark, mark+"-gone", "EX", "86400")
@@ -169,6 +169,8 @@ func (p *planter) plant() {
 	p.do("SET", "ai:idempotency:Not!:"+mark, id, "EX", "86400")
 	p.expect(migration.DifferenceIdempotencyForeign, "ai:idempotency:Not!:"+mark)
 	other, _ := p.job("acme-eu")
+	p.do("ZADD", index, "0", "z"+placeOf(p.t, at, other))
+	p.expect(migration.DifferenceIndexExtra, index, "z"+placeOf(p.t, at, other))
 	p.do("SET", "ai:idempotency:acme:"+mark+"-other", other, "EX", "86400")
 	p.expect(migration.DifferenceIdempotencyForeign, "ai:idempotency:acme:"+mark+"-other")
 	p.do("SET", "ai:idempotency:acme:"+mark+"-none", "", "EX", "86400")

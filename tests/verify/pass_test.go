@@ -113,6 +113,26 @@ func TestIndexLag(t *testing.T) {
 	require.True(t, report.Clean(nil), "%v", report.Differences)
 }
 
+// TestExpiredJobsAreNoFault: their entries are told, and hold no pass up, for jobs expire all the time where finished ones are
+// not kept for ever.
+func TestExpiredJobsAreNoFault(t *testing.T) {
+	t.Parallel()
+	p := planterOn(t)
+	p.do("SET", "ai:index-state", "complete")
+	p.job("acme")
+	for range 40 {
+		id, _ := p.job("acme")
+		p.do("PEXPIREAT", "ai:jobs:"+id, "1")
+		p.do("PEXPIREAT", "ai:job:acme:"+id, "1")
+	}
+	in := input()
+	in.IndexLag = time.Hour
+	report, _ := verify(t, p.rdb, in)
+	require.Len(t, report.Differences, 1)
+	require.Equal(t, int64(40), report.Differences[migration.DifferenceIndexGone].Count)
+	require.True(t, report.Clean(nil))
+}
+
 // TestIncompleteIndexIsNotWaitedFor: that it lacks entries is told as soon as other differences; what is wrong with those
 // that it has is left to the sweep.
 func TestIncompleteIndexIsNotWaitedFor(t *testing.T) {
