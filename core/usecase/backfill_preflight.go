@@ -7,8 +7,12 @@ import (
 	"github.com/relay-jobs/relay/core/migration"
 )
 
-// sampleKeys is how many jobs a preflight looks at.
-const sampleKeys = 1000
+const (
+	// sampleKeys is how many jobs a preflight looks at.
+	sampleKeys = 1000
+	// sampleSteps bounds how long it looks for them among other keys. The pass itself heeds the memory, too.
+	sampleSteps = 1000
+)
 
 // Preflight tells whether the storage can bear the pass, without changing anything: nil, or fault.Invalid with a message
 // for the operator. What the copies will take is judged by the first jobs that the pass would meet.
@@ -42,7 +46,7 @@ func (u Backfill) sample(ctx context.Context, in BackfillInput) (migration.Backf
 	p.in.DryRun = true
 	at, process := p.kept.At, p.kept.Process
 	sample := migration.BackfillSample{From: at.Fraction()}
-	for met := 0; met < sampleKeys; {
+	for met, steps := 0, 0; met < sampleKeys && steps < sampleSteps; steps++ {
 		batch, err := u.Copies.Keys(ctx, at, sampleKeys/10)
 		if err != nil {
 			return migration.BackfillSample{}, err //nolint:wrapcheck // already a fault

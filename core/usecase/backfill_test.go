@@ -448,6 +448,16 @@ func TestBackfillHoldsItsRate(t *testing.T) {
 	}
 }
 
+// TestBackfillHoldsItsRateWhereItFindsNoJobs: to look for them costs the storage something, too.
+func TestBackfillHoldsItsRateWhereItFindsNoJobs(t *testing.T) {
+	r := newBackfillRig(t, 100)
+	globex, err := workspace.Parse("globex")
+	require.NoError(t, err)
+	r.do(t, usecase.BackfillInput{Batch: 40, Rate: 100, Workspace: globex})
+	require.Empty(t, r.copied)
+	require.Equal(t, 2*2*10*time.Millisecond, r.clock.total(), "two of three steps wait for the one before")
+}
+
 func TestBackfillDoesNotCatchUpWhatItLost(t *testing.T) {
 	r := newBackfillRig(t, 100)
 	r.onCopy = func() {
@@ -549,6 +559,19 @@ func TestBackfillPreflightLooksAtTheFirstJobsAlone(t *testing.T) {
 		met += len(group)
 	}
 	require.Equal(t, 1000, met)
+}
+
+// TestBackfillPreflightEndsAmongOtherKeys, however many they are.
+func TestBackfillPreflightEndsAmongOtherKeys(t *testing.T) {
+	c := gomock.NewController(t)
+	copies, load := portsmock.NewMockJobCopies(c), portsmock.NewMockStorageLoad(c)
+	load.EXPECT().Load(gomock.Any()).Return(migration.Load{MaxMemory: 1 << 40}, nil)
+	copies.EXPECT().Checkpoint(gomock.Any(), migration.New)
+	copies.EXPECT().Keys(gomock.Any(), gomock.Any(), 100).DoAndReturn(
+		func(_ context.Context, at migration.Position, _ int) (migration.KeyBatch, error) {
+			return migration.KeyBatch{Process: "first", Next: at + 1}, nil
+		}).Times(1000)
+	require.NoError(t, usecase.Backfill{Copies: copies, Load: load}.Preflight(t.Context(), usecase.BackfillInput{To: migration.New}))
 }
 
 func TestBackfillPreflightGivesTheFault(t *testing.T) {

@@ -21,6 +21,9 @@ const largeTrip = 1 << 20
 // steps, where a new pace takes effect.
 const maxSpread = 5 * time.Millisecond
 
+// keysOfAJob is how many keys a step may look at for the time of one job, where it finds few or none among others.
+const keysOfAJob = 20
+
 // pacer holds a pass to the rate that was asked for and to what the storage can bear.
 type pacer struct {
 	load  ports.StorageLoad
@@ -32,6 +35,7 @@ type pacer struct {
 	asked time.Time     // when the load was read
 	began time.Time     // when the pass was last let go on
 	jobs  int64         // since then
+	least int64         // that the step which was let go on counts for
 	sent  int           // since then, in trips
 	slept time.Duration // since then, between them
 }
@@ -120,6 +124,7 @@ func (p *pacer) wait(ctx context.Context, standing func()) error {
 		}
 	}
 	p.began, p.jobs, p.sent, p.slept = p.clock.Now(), 0, 0, 0
+	p.least = int64(p.step() / keysOfAJob)
 	return ctx.Err() //nolint:wrapcheck // the context's own error
 }
 
@@ -127,7 +132,7 @@ func (p *pacer) wait(ctx context.Context, standing func()) error {
 func (p *pacer) due(ended time.Time) time.Time {
 	due := p.began.Add(time.Duration(float64(ended.Sub(p.began)-p.slept) / p.pace.Share))
 	if p.pace.Rate > 0 {
-		if paid := p.began.Add(time.Duration(p.jobs) * time.Second / time.Duration(p.pace.Rate)); paid.After(due) {
+		if paid := p.began.Add(time.Duration(max(p.jobs, p.least)) * time.Second / time.Duration(p.pace.Rate)); paid.After(due) {
 			due = paid
 		}
 	}
