@@ -29,9 +29,9 @@ const (
 	DifferenceNotAJob                                       // a key begins like a job's and is none
 	DifferenceOtherID                                       // a record in old names another job than its key
 	DifferenceIndexMissing                                  // a job lacks an entry of the index
-	DifferenceIndexExtra                                    // an entry of the index names no job or another workspace's, or stands beside the job's own
+	DifferenceIndexExtra                                    // an entry of the index names no job, one that was not to go, or stands beside the job's own
 	DifferenceIndexMisplaced                                // a job stands under another state or time than its own
-	DifferenceIndexGone                                     // an entry of the index names a job that is gone
+	DifferenceIndexGone                                     // an entry of the index names a finished job that is gone
 	DifferenceIdempotency                                   // an idempotency key names a job that is gone
 	DifferenceIdempotencyForeign                            // an idempotency key is no workspace's, or names no job or another workspace's
 	DifferenceQueue                                         // a queue entry names a job that neither schema holds
@@ -102,8 +102,8 @@ func (c *DifferenceClass) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// Harmless tells whether c is told and is no fault, since jobs expire while a pass looks: an idempotency key whose job is gone
-// makes a new job, and expires itself; an index entry is shown by no list, and sweeps take it out by and by.
+// Harmless tells whether c is told and is no fault, since finished jobs expire while a pass looks: an idempotency key whose job
+// is gone makes a new job, and expires itself; an index entry is shown by no list, and sweeps take it out by and by.
 func (c DifferenceClass) Harmless() bool {
 	return c == DifferenceIdempotency || c == DifferenceIndexGone
 }

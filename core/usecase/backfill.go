@@ -44,8 +44,9 @@ const maxStarts = 100
 
 // Do goes through all keys in one server process: a position of another is worthless, so that the pass starts over where
 // the process changed, under it or since the pass that left a checkpoint. Where the context ends it leaves a checkpoint
-// and gives the context's error. done is false where MaxJobs ended the pass early, or its checkpoint could not be forgotten: one is left then, too. counts
-// are of the whole pass, with what was done before the checkpoint that it took up, be that of a pass that still goes on.
+// and gives the context's error. done is false where MaxJobs ended the pass early, or where its checkpoint could not be
+// forgotten; either leaves one, too. counts are of the whole pass, with what was done before the checkpoint that it took up, be
+// that of a pass that still goes on.
 func (u Backfill) Do(
 	ctx context.Context, in BackfillInput, progress func(BackfillProgress),
 ) (counts migration.BackfillCounts, done bool, err error) {

@@ -453,9 +453,9 @@ func TestBackfillHoldsItsRateWhereItFindsNoJobs(t *testing.T) {
 	r := newBackfillRig(t, 100)
 	globex, err := workspace.Parse("globex")
 	require.NoError(t, err)
-	r.do(t, usecase.BackfillInput{Batch: 40, Rate: 100, Workspace: globex})
+	r.do(t, usecase.BackfillInput{Batch: 10, Rate: 100, Workspace: globex})
 	require.Empty(t, r.copied)
-	require.Equal(t, 2*2*10*time.Millisecond, r.clock.total(), "two of three steps wait for the one before")
+	require.Equal(t, 9*5*time.Millisecond, r.clock.total(), "nine of ten steps wait for the one before, half as long as a job takes")
 }
 
 func TestBackfillDoesNotCatchUpWhatItLost(t *testing.T) {

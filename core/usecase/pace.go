@@ -35,7 +35,7 @@ type pacer struct {
 	asked time.Time     // when the load was read
 	began time.Time     // when the pass was last let go on
 	jobs  int64         // since then
-	least int64         // that the step which was let go on counts for
+	keys  int64         // that the step which was let go on looks at
 	sent  int           // since then, in trips
 	slept time.Duration // since then, between them
 }
@@ -124,7 +124,7 @@ func (p *pacer) wait(ctx context.Context, standing func()) error {
 		}
 	}
 	p.began, p.jobs, p.sent, p.slept = p.clock.Now(), 0, 0, 0
-	p.least = int64(p.step() / keysOfAJob)
+	p.keys = int64(p.step())
 	return ctx.Err() //nolint:wrapcheck // the context's own error
 }
 
@@ -132,7 +132,8 @@ func (p *pacer) wait(ctx context.Context, standing func()) error {
 func (p *pacer) due(ended time.Time) time.Time {
 	due := p.began.Add(time.Duration(float64(ended.Sub(p.began)-p.slept) / p.pace.Share))
 	if p.pace.Rate > 0 {
-		if paid := p.began.Add(time.Duration(max(p.jobs, p.least)) * time.Second / time.Duration(p.pace.Rate)); paid.After(due) {
+		worth := time.Duration(max(p.jobs*keysOfAJob, p.keys)) * time.Second / time.Duration(keysOfAJob*p.pace.Rate)
+		if paid := p.began.Add(worth); paid.After(due) {
 			due = paid
 		}
 	}

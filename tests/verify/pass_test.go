@@ -11,6 +11,7 @@ import (
 
 	"github.com/relay-jobs/relay/adapters/redisjobs"
 	"github.com/relay-jobs/relay/adapters/systemclock"
+	"github.com/relay-jobs/relay/core/job"
 	"github.com/relay-jobs/relay/core/migration"
 	"github.com/relay-jobs/relay/core/usecase"
 	"github.com/relay-jobs/relay/tests/harness/redisserver"
@@ -113,17 +114,25 @@ func TestIndexLag(t *testing.T) {
 	require.True(t, report.Clean(nil), "%v", report.Differences)
 }
 
-// TestExpiredJobsAreNoFault: their entries are told, and hold no pass up, for jobs expire all the time where finished ones are
-// not kept for ever.
+// TestExpiredJobsAreNoFault: their entries are told, and hold no pass up, for finished jobs expire all the time where they are
+// not kept for ever. Others expire nowhere.
 func TestExpiredJobsAreNoFault(t *testing.T) {
 	t.Parallel()
 	p := planterOn(t)
 	p.do("SET", "ai:index-state", "complete")
 	p.job("acme")
-	for range 40 {
-		id, _ := p.job("acme")
+	lose := func(moves ...job.Status) (place string) {
+		id, place := p.job("acme")
+		for _, to := range moves {
+			require.NoError(t, p.repo.Move(t.Context(), workspaceOf(t, "acme"), idOf(t, id), job.Move{To: to}))
+		}
 		p.do("PEXPIREAT", "ai:jobs:"+id, "1")
 		p.do("PEXPIREAT", "ai:job:acme:"+id, "1")
+		return place
+	}
+	for range 20 {
+		lose(job.Running, job.Completed)
+		lose(job.Running, job.Failed)
 	}
 	in := input()
 	in.IndexLag = time.Hour
@@ -131,6 +140,15 @@ func TestExpiredJobsAreNoFault(t *testing.T) {
 	require.Len(t, report.Differences, 1)
 	require.Equal(t, int64(40), report.Differences[migration.DifferenceIndexGone].Count)
 	require.True(t, report.Clean(nil))
+
+	in.IndexLag = 0
+	waits, runs, again := "z"+lose(), "z"+lose(job.Running), "z"+lose(job.Running, job.Pending)
+	report, found := verify(t, p.rdb, in)
+	require.False(t, report.Clean(nil))
+	require.Equal(t, int64(3), report.Differences[migration.DifferenceIndexExtra].Count)
+	for _, entry := range []string{waits, runs, again} {
+		require.Contains(t, found, thing{migration.DifferenceIndexExtra, "ai:index:acme", entry})
+	}
 }
 
 // TestIncompleteIndexIsNotWaitedFor: that it lacks entries is told as soon as other differences; what is wrong with those
