@@ -424,6 +424,7 @@ func TestBackfillHoldsItsRate(t *testing.T) {
 		"steps that take no time":         {100, migration.Load{}, 0, 900 * time.Millisecond, ""},
 		"steps that take less":            {100, migration.Load{}, 60 * time.Millisecond, 900 * time.Millisecond, ""},
 		"steps that take more":            {100, migration.Load{}, 130 * time.Millisecond, 1170 * time.Millisecond, ""},
+		"a rate beyond all sense":         {1 << 62, migration.Load{}, 10 * time.Millisecond, 90 * time.Millisecond, ""},
 		"no rate":                         {0, migration.Load{}, 10 * time.Millisecond, 90 * time.Millisecond, ""},
 		"the operator's":                  {0, migration.Load{Rate: 10}, 0, 9 * time.Second, ""},
 		"half of the time":                {0, migration.Load{Saving: true}, 10 * time.Millisecond, 180 * time.Millisecond, "save or rewrite running"},

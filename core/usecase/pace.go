@@ -132,7 +132,7 @@ func (p *pacer) wait(ctx context.Context, standing func()) error {
 func (p *pacer) due(ended time.Time) time.Time {
 	due := p.began.Add(time.Duration(float64(ended.Sub(p.began)-p.slept) / p.pace.Share))
 	if p.pace.Rate > 0 {
-		worth := time.Duration(max(p.jobs*keysOfAJob, p.keys)) * time.Second / time.Duration(keysOfAJob*p.pace.Rate)
+		worth := time.Duration(max(p.jobs*keysOfAJob, p.keys)) * (time.Second / keysOfAJob) / time.Duration(p.pace.Rate)
 		if paid := p.began.Add(worth); paid.After(due) {
 			due = paid
 		}
