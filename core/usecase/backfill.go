@@ -64,7 +64,7 @@ func (u Backfill) Do(
 			return p.kept.Counts, false, err
 		}
 		if end {
-			err := p.forget(ctx)
+			err := p.save(ctx, migration.Checkpoint{})
 			return p.kept.Counts, err == nil, err
 		}
 		if in.MaxJobs > 0 && p.total >= in.MaxJobs {
@@ -99,7 +99,7 @@ func (p *backfillPass) resume(ctx context.Context) error {
 		return nil
 	}
 	if p.in.Restart {
-		return p.forget(ctx)
+		return p.save(ctx, migration.Checkpoint{})
 	}
 	kept, err := p.Copies.Checkpoint(ctx, p.in.To)
 	if err != nil {
@@ -149,11 +149,7 @@ func (p *backfillPass) step(ctx context.Context) (end bool, err error) {
 	if end {
 		return p.sameProcess(ctx)
 	}
-	if p.in.DryRun {
-		return false, nil
-	}
-	// What was done is kept also where the context has ended meanwhile.
-	return false, p.Copies.SaveCheckpoint(context.WithoutCancel(ctx), p.in.To, p.kept) //nolint:wrapcheck // already a fault
+	return false, p.save(ctx, p.kept)
 }
 
 // sameProcess tells whether the server process that the whole pass went through still answers. What one that failed over
@@ -195,10 +191,10 @@ func (p *backfillPass) copy(ctx context.Context, jobs []migration.StoredJob) ([]
 	return all, err
 }
 
-func (p *backfillPass) forget(ctx context.Context) error {
+// save keeps how far the pass came, also where the context has ended meanwhile: who finds a checkpoint goes on from it.
+func (p *backfillPass) save(ctx context.Context, kept migration.Checkpoint) error {
 	if p.in.DryRun {
 		return nil
 	}
-	// Also where the context has ended meanwhile: who finds a checkpoint goes on from it.
-	return p.Copies.SaveCheckpoint(context.WithoutCancel(ctx), p.in.To, migration.Checkpoint{}) //nolint:wrapcheck // already a fault
+	return p.Copies.SaveCheckpoint(context.WithoutCancel(ctx), p.in.To, kept) //nolint:wrapcheck // already a fault
 }

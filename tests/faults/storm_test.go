@@ -370,7 +370,8 @@ func TestKnownRequestAndItsJob(t *testing.T) {
 }
 
 // TestRepeatedExecutesWhileJobsAreDeleted: an outside hand deletes a job's copies while callers repeat their request.
-// Every job that was answered was made with one queue entry, and none was made beside a living one.
+// Every job that was answered was made with one queue entry, and none was made beside a living one. A caller to whom the
+// key named another job too often is told that the storage is not available.
 func TestRepeatedExecutesWhileJobsAreDeleted(t *testing.T) {
 	t.Parallel()
 	for _, p := range migration.Phases() {
@@ -401,6 +402,9 @@ func TestRepeatedExecutesWhileJobsAreDeleted(t *testing.T) {
 			atOnce(len(errs), func(i int) {
 				for range 60 {
 					out, err := all[i%len(all)].Do(t.Context(), "", in)
+					if fault.KindOf(err) == fault.Unavailable {
+						continue // overtaken by a deletion each time it followed the key: nothing was made for it
+					}
 					if err != nil {
 						errs[i] = err
 						return
@@ -419,6 +423,7 @@ func TestRepeatedExecutesWhileJobsAreDeleted(t *testing.T) {
 				require.NoError(t, err)
 			}
 			require.Positive(t, deleted)
+			require.NotEmpty(t, answered)
 			require.Len(t, firsts, len(answered))
 			require.LessOrEqual(t, len(firsts), deleted+1, "a job was made beside a living one")
 			var queued []string
