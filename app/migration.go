@@ -113,7 +113,7 @@ func (p *presence) announce(ctx context.Context) error {
 	}
 	if !p.asked {
 		state, closed, err := p.gates.AtStart(ctx, p.phase)
-		if fault.KindOf(err) == fault.Unavailable {
+		if kind := fault.KindOf(err); kind == fault.Unavailable || kind == fault.Timeout {
 			return err
 		}
 		p.asked = true

@@ -55,12 +55,11 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Shutdown accepts nothing more and waits for the requests that run. When ctx ends first, their contexts are canceled
-// and their connections closed, and the error says so.
+// Shutdown accepts nothing more and waits for the requests that run. When ctx ends first, their connections are closed and
+// then their contexts canceled, so that none who is cut off is answered, and the error says so.
 func (s *Server) Shutdown(ctx context.Context) error {
 	defer s.cancel()
 	if err := s.http.Shutdown(ctx); err != nil {
-		s.cancel()
 		return fmt.Errorf("requests were cut off: %w", errors.Join(err, s.http.Close()))
 	}
 	return nil

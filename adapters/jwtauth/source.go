@@ -92,6 +92,9 @@ func (s *source) run(ctx context.Context, wait time.Duration) {
 		case <-s.wake:
 			timer.Stop()
 		}
+		s.mu.Lock()
+		asked := s.round // whoever asks from here on waits for the next read: this one may have begun too early for them
+		s.mu.Unlock()
 		err := s.load(ctx)
 		switch {
 		case err == nil:
@@ -105,12 +108,12 @@ func (s *source) run(ctx context.Context, wait time.Duration) {
 			}
 			wait, retry = retry, min(2*retry, s.maxRetry)
 		}
-		s.mu.Lock()
-		if s.round != nil {
-			close(s.round)
+		if asked != nil {
+			s.mu.Lock()
+			close(asked)
 			s.round = nil
+			s.mu.Unlock()
 		}
-		s.mu.Unlock()
 	}
 }
 

@@ -182,6 +182,7 @@ func TestFileIsFollowed(t *testing.T) {
 	require.NoError(t, os.WriteFile(cfg.JWKSFile, []byte(jwks(t, after.jwk(t, nil))), 0o600))
 	eventually(t, "taken back", func() bool { return !good(before) })
 	require.True(t, good(after))
+	p.Close() // keys are taken over before the log says so
 	require.Equal(t, 3, logs.FilterMessage("JWT keys taken over").Len(), "unchanged keys are not taken over again")
 }
 
@@ -390,6 +391,41 @@ func TestUnknownKidRefreshesAtMostOnceAnInterval(t *testing.T) {
 	require.EqualValues(t, 3, server.requests.Load())
 	_, err = p.Authenticate(t.Context(), after.token(t, longer, nil))
 	require.NoError(t, err, "the control")
+}
+
+// TestUnknownKidDuringARead: the read that is under way began before the key was published; the caller waits for the next.
+func TestUnknownKidDuringARead(t *testing.T) {
+	before, after := newSigner(t, EdDSA, "1"), newSigner(t, EdDSA, "2")
+	old, current := text(jwks(t, before.jwk(t, nil))), text(jwks(t, before.jwk(t, nil), after.jwk(t, nil)))
+	server := newIssuer(t, old)
+	cfg := config(EdDSA)
+	cfg.JWKSURL = server.URL
+	p, err := open(cfg, zap.NewNop(), noon, quick())
+	require.NoError(t, err)
+	defer p.Close()
+	eventually(t, "loaded", func() bool { return p.Check(t.Context()) == nil })
+
+	reading, release := make(chan struct{}), make(chan struct{})
+	server.answers(func(w http.ResponseWriter, r *http.Request) {
+		server.answers(current)
+		close(reading)
+		<-release
+		old(w, r)
+	})
+	<-reading
+	token := after.token(t, nil, nil)
+	answered := make(chan error)
+	go func() {
+		_, err := p.Authenticate(t.Context(), token)
+		answered <- err
+	}()
+	eventually(t, "asked", func() bool {
+		p.source.mu.Lock()
+		defer p.source.mu.Unlock()
+		return p.source.round != nil
+	})
+	close(release)
+	require.NoError(t, <-answered)
 }
 
 func TestWaitingForAKeyEndsWithTheCaller(t *testing.T) {

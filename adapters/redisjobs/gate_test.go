@@ -96,7 +96,7 @@ func TestPhasesSeen(t *testing.T) {
 			"dual write:since", at.Add(-time.Hour).UnixMicro(), "dual write:last", at.UnixMicro()).Err())
 		return at
 	}
-	at := shift(migration.ServerLife - 5*time.Second)
+	at := shift(migration.ServerLife - 20*time.Second)
 	require.NoError(t, serving.Beat(ctx, s))
 	now := facts(t, m, 0).Seen[migration.DualWrite]
 	require.Equal(t, at.Add(-time.Hour), now.Since)

@@ -81,6 +81,7 @@ func TestListsGoByTheIndexWhereTheStorageWasEmpty(t *testing.T) {
 	keys := harness.NewKeys(t)
 	token := keys.Token(t, "acme")
 	p := harness.Start(t, environment{"REDIS_URL": server.URL(), "RELAY_API_KEYS_FILE": keys.Path})
+	harness.AwaitReady(t, p.URL)
 	first, second := execute(t, p.URL, token), execute(t, p.URL, token)
 	page := list(t, p.URL, token, "?limit=1")
 	require.Equal(t, []string{second}, page.IDs)

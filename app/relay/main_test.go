@@ -110,10 +110,7 @@ func TestServeStartsWithoutRedisAndBecomesReady(t *testing.T) {
 	require.NotContains(t, body, redis.Addr)
 
 	require.NoError(t, redis.Restart(t.Context()))
-	require.Eventually(t, func() bool {
-		status, _ := request(t, http.MethodGet, p.URL+"/readyz", "", "")
-		return status == http.StatusOK
-	}, 20*time.Second, 20*time.Millisecond)
+	harness.AwaitReady(t, p.URL)
 	execute(t, p.URL, token)
 	require.Empty(t, list(t, p.URL, token, "").Next)
 	execute(t, p.URL, token)

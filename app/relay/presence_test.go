@@ -52,10 +52,7 @@ func TestServersTellOfThemselves(t *testing.T) {
 		env = maps.Clone(env)
 		env["RELAY_API_KEYS_FILE"] = keys.Path
 		p := harness.Start(t, env)
-		require.Eventually(t, func() bool {
-			status, _ := request(t, http.MethodGet, p.URL+"/readyz", "", "")
-			return status == http.StatusOK
-		}, waitLimit, 20*time.Millisecond)
+		harness.AwaitReady(t, p.URL)
 		return p
 	}
 	first := serve(dualWrite(server.URL()))
@@ -151,6 +148,7 @@ func TestStrictNewWarnsBehindAClosedGate(t *testing.T) {
 			require.NoError(t, server.Client(t).RPush(t.Context(), "ai:migration-passes", "{").Err())
 		}
 		p := harness.Start(t, env)
+		harness.AwaitReady(t, p.URL)
 		execute(t, p.URL, token)
 		require.Equal(t, app.ExitOK, p.Stop(t))
 		warned := p.Log.Message(t, says)

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 
 // child makes one pass in this process.
 func child(url string) error {
-	rdb, err := redisjobs.Connect(redisjobs.ConnectOptions{URL: url, PoolSize: 1})
+	rdb, err := redisjobs.Connect(redisjobs.ConnectOptions{URL: url, PoolSize: 1, ReadTimeout: time.Minute})
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}

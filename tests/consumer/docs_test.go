@@ -47,6 +47,7 @@ func startBrowser(t *testing.T) *browser {
 		// Names are not looked up, and addresses of elsewhere are left to a proxy that is not there.
 		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"),
 		chromedp.Flag("proxy-server", "http://127.0.0.1:9"), chromedp.Flag("proxy-bypass-list", "127.0.0.1"),
+		chromedp.WSURLReadTimeout(patience),
 	)...)
 	t.Cleanup(end)
 	return (&browser{t: t, ctx: allocator}).tab()

@@ -574,6 +574,7 @@ func TestKubernetesServersFit(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "keys.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(keys), 0o600))
 	server := harness.Boot(t, environment{"REDIS_URL": redisserver.Start(t).URL(), "RELAY_API_KEYS_FILE": file})
+	harness.AwaitReady(t, server.URL)
 	for _, asked := range []probe{c.Liveness, c.Readiness} {
 		require.Equal(t, "http", asked.HTTP.Port)
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+asked.HTTP.Path, nil)

@@ -26,6 +26,9 @@ import (
 	"github.com/relay-jobs/relay/tests/harness"
 )
 
+// maxTries is more often than a caller has to ask after one fault.
+const maxTries = 20
+
 // callers are how many ask for the same at once.
 const callers = 64
 

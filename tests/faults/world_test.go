@@ -294,13 +294,10 @@ func requireUnavailable(t *testing.T, a answer) {
 	require.Positive(t, seconds)
 }
 
-// maxTries is more often than a caller has to ask after one fault.
-const maxTries = 20
-
 // executeUntilDone asks again until there is an answer, as callers with a client_request_id may.
 func (a api) executeUntilDone(t *testing.T, r request) answer {
 	t.Helper()
-	for range maxTries {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
 		got := a.execute(t, r)
 		if got.status == http.StatusOK {
 			return got

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/relay-jobs/relay/tests/harness/conformance"
 )
 
 const (
@@ -130,6 +133,20 @@ func (p *Process) awaitAddresses(tb testing.TB) {
 		case <-tick.C:
 		}
 	}
+}
+
+// AwaitReady waits until the server at url is ready: Redis has told it whether it is empty, and that it lives.
+func AwaitReady(tb testing.TB, url string) {
+	tb.Helper()
+	client := conformance.Client(tb)
+	require.Eventually(tb, func() bool {
+		r, err := http.NewRequestWithContext(tb.Context(), http.MethodGet, url+"/readyz", http.NoBody)
+		if err != nil {
+			return false
+		}
+		answer, err := client.Do(r)
+		return err == nil && answer.Body.Close() == nil && answer.StatusCode == http.StatusOK
+	}, processTimeout, pollInterval, "not ready")
 }
 
 // Stop sends SIGTERM and gives the exit code.

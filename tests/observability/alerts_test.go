@@ -33,6 +33,9 @@ type scenario struct {
 	then    []string
 }
 
+// latencyHigh is the one alert that a busy machine may bring about.
+const latencyHigh = "RelayLatencyHigh"
+
 func scenarios() []scenario {
 	return []scenario{
 		{"all is well", startHealthy, consume, nil, requireServed, nil},
@@ -43,7 +46,7 @@ func scenarios() []scenario {
 			serverGoesAway,
 			[]string{"RelayServerDown"},
 		},
-		{"Redis is slow", serve, writeSlowly, []string{"RelayLatencyHigh"}, nil, nil},
+		{"Redis is slow", serve, writeSlowly, []string{latencyHigh}, nil, nil},
 		{"Redis is full", redisIsFull, nil, []string{"RelayRedisMemoryHigh"}, nil, nil},
 		{"new is not filled", newIsNotFilled, readKnown, []string{"RelayNewSchemaReadsLow"}, nil, nil},
 		{"jobs are missing", serve, readUnknown, []string{"RelayJobsNotFound"}, nil, nil},
@@ -86,7 +89,7 @@ func TestEachAlertFiresWithItsCauseAlone(t *testing.T) {
 				r.watch(t, s, d)
 				r.expect(append(s.fires, s.then...))
 			}
-			r.requireFired(t)
+			r.requireFired(t, d)
 		})
 	}
 	for _, a := range alerts(t) {
@@ -170,7 +173,8 @@ func consume(ctx context.Context, d *deployment) {
 // awaitStep waits for the backfill's next step, unless an operator holds it.
 func awaitStep(ctx context.Context, d *deployment) {
 	ended := func() string { return d.metric(ctx, "relay-backfill", "backfill_last_progress_timestamp_seconds") }
-	for before := ended(); ended() == before && ctx.Err() == nil; {
+	end := time.Now().Add(waitLimit)
+	for before := ended(); ended() == before && ctx.Err() == nil && time.Now().Before(end); {
 		if d.metric(ctx, "relay-backfill", held) != "" {
 			return
 		}
@@ -204,6 +208,7 @@ func redisGoesAway(t *testing.T, d *deployment) {
 	t.Helper()
 	serve(t, d)
 	require.NoError(t, d.redis.Kill())
+	d.redisGone = true
 }
 
 func serverGoesAway(t *testing.T, d *deployment) {
@@ -292,7 +297,7 @@ func backfillLeavesJobs(t *testing.T, d *deployment) {
 		id := uuid.NewString()
 		d.store(t, "ai:job:acme:"+id, fields(id, "globex"))
 	}
-	d.backfill(t, "--rate=50", "--batch-size=5")
+	d.backfill(t, "--rate=20", "--batch-size=5")
 	d.awaitMetric(t, "relay-backfill", `backfill_jobs_total\{.*result="failed".*\} [1-9]`)
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -38,10 +39,12 @@ type deployment struct {
 	process    *harness.Process // the server, where it is the binary
 	observer   ports.Observer   // the server's, where it is served in this process
 	known      string           // a job
+	redisGone  bool
 	targets    map[string][]string
 
 	mu      sync.Mutex
 	answers map[int]int // how many of each status
+	slow    bool        // whether one took as long as RelayLatencyHigh is about
 }
 
 func (d *deployment) startRedis(t *testing.T, args ...string) {
@@ -65,6 +68,7 @@ func (d *deployment) serve(t *testing.T, phase migration.Phase) {
 	t.Helper()
 	d.process = harness.Start(t, d.environment(t, phase))
 	d.url = d.process.URL
+	harness.AwaitReady(t, d.url)
 	d.target("relay", d.process.AdminURL)
 }
 
@@ -73,6 +77,7 @@ func (d *deployment) serveHere(t *testing.T, phase migration.Phase, more ...fx.O
 	t.Helper()
 	service := harness.Boot(t, d.environment(t, phase), more...)
 	d.url = service.URL
+	harness.AwaitReady(t, d.url)
 	d.target("relay", service.AdminURL)
 }
 
@@ -120,12 +125,14 @@ func fetch(ctx context.Context, client *http.Client, method, url, token, body st
 
 // ask sends a request to the deployment's server and counts its answer.
 func (d *deployment) ask(ctx context.Context, method, path, body string) (status int, answer []byte) {
+	began := time.Now()
 	status, answer, err := fetch(ctx, d.client, method, d.url+path, d.token, body)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.slow = d.slow || time.Since(began) >= 500*time.Millisecond
 	if err != nil {
 		return 0, nil
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if d.answers == nil {
 		d.answers = map[int]int{}
 	}
@@ -203,17 +210,19 @@ func (d *deployment) plant(t *testing.T, n int, status job.Status, enqueued time
 	t.Helper()
 	ids := make([]string, n)
 	at := enqueued.UTC().Format(job.TimeLayout)
-	_, err := d.rdb.Pipelined(t.Context(), func(p redis.Pipeliner) error {
-		for i := range ids {
-			ids[i] = uuid.NewString()
-			p.HSet(t.Context(), "ai:jobs:"+ids[i], fields(ids[i], "acme", "enqueued_at", at, "status", string(status)))
-			if status == job.Pending {
-				p.RPush(t.Context(), "ai:queue:pending", ids[i])
+	for some := range slices.Chunk(ids, 1000) {
+		_, err := d.rdb.Pipelined(t.Context(), func(p redis.Pipeliner) error {
+			for i := range some {
+				some[i] = uuid.NewString()
+				p.HSet(t.Context(), "ai:jobs:"+some[i], fields(some[i], "acme", "enqueued_at", at, "status", string(status)))
+				if status == job.Pending {
+					p.RPush(t.Context(), "ai:queue:pending", some[i])
+				}
 			}
-		}
-		return nil
-	})
-	require.NoError(t, err)
+			return nil
+		})
+		require.NoError(t, err)
+	}
 	return ids
 }
 

@@ -455,7 +455,10 @@ func (p *predecessor) shared() bool {
 func (w *world) startPredecessor() {
 	w.Helper()
 	w.rest(func() {
-		p := &predecessor{world: w, rdb: redis.NewClient(&redis.Options{Network: "unix", Addr: w.redis.Socket, DisableIdentity: true})}
+		p := &predecessor{world: w, rdb: redis.NewClient(&redis.Options{
+			Network: "unix", Addr: w.redis.Socket, DisableIdentity: true,
+			ReadTimeout: patience, // an entry that was taken without an answer would be nobody's
+		})}
 		p.stopped = make(chan struct{})
 		w.theirs = p
 		w.Cleanup(func() { _ = p.rdb.Close() })

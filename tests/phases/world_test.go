@@ -181,10 +181,7 @@ func (w *world) start(phase migration.Phase) *server {
 	s := &server{Process: harness.Start(w.T, w.environment(phase)), phase: phase, update: usecase.UpdateStatus{
 		Jobs: router.New(rdb, phase, redisjobs.Options{Observer: contract.Unobserved{}}),
 	}}
-	require.Eventually(w, func() bool {
-		a, err := w.send(w.Context(), s, "", http.MethodGet, "/readyz", nil)
-		return err == nil && a.status == http.StatusOK
-	}, patience, pollInterval)
+	harness.AwaitReady(w.T, s.URL)
 	return s
 }
 

@@ -51,6 +51,7 @@ func serve(t *testing.T, p migration.Phase, more map[string]string) *service {
 	s.Process = harness.Start(t, harness.Environment(harness.PhaseEnvironment(p), map[string]string{
 		"REDIS_URL": s.redis.URL(), "RELAY_API_KEYS_FILE": keys.Path,
 	}, more))
+	harness.AwaitReady(t, s.URL)
 	return s
 }
 

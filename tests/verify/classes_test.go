@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -112,8 +113,9 @@ func (p *planter) plant() {
 	p.do("EXPIRE", newKey(id), "3600")
 	p.expect(migration.DifferenceTTL, newKey(id))
 	id, _ = p.job(ws)
-	p.do("EXPIRE", newKey(id), "3600")
-	p.do("EXPIRE", oldKey(id), "3598")
+	expires := time.Now().Add(time.Hour).Unix()
+	p.do("EXPIREAT", newKey(id), strconv.FormatInt(expires, 10))
+	p.do("EXPIREAT", oldKey(id), strconv.FormatInt(expires-2, 10))
 	p.expect(migration.DifferenceTTL, newKey(id))
 
 	p.do("SET", newKey(mark), "x")

@@ -145,7 +145,7 @@ func TestProxyHoldsBackAndDeliversLate(t *testing.T) {
 	direct := server.Client(t)
 	for _, point := range []redisproxy.Point{redisproxy.BeforeCommand, redisproxy.AfterCommand} {
 		rdb := connect(t, p, 500*time.Millisecond)
-		require.NoError(t, rdb.Set(t.Context(), "k", "first", 0).Err())
+		require.NoError(t, direct.Set(t.Context(), "k", "first", 0).Err())
 
 		// The client gives up; the command arrives all the same.
 		fault := p.Arm(redisproxy.Plan{Point: point, How: redisproxy.Hold, Command: 1})

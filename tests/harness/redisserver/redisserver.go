@@ -27,6 +27,7 @@ import (
 const (
 	startTimeout = 20 * time.Second
 	stopTimeout  = 10 * time.Second
+	patience     = time.Minute
 	pollInterval = 5 * time.Millisecond
 	portAttempts = 5
 	aclLogLength = 128 // as many entries as Redis keeps
@@ -54,6 +55,7 @@ type Server struct {
 
 	dir    string
 	args   []string
+	held   net.PacketConn // its port
 	output *os.File
 	cmd    *exec.Cmd
 	exited chan struct{}
@@ -102,24 +104,27 @@ func start(ctx context.Context, args []string) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("folder of a Redis server: %w", err)
 	}
-	port, err := freePort(ctx)
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
-	}
 	output, err := os.Create(filepath.Join(dir, "output"))
 	if err != nil {
 		return nil, fmt.Errorf("output of a Redis server: %w", errors.Join(err, os.RemoveAll(dir)))
 	}
+	held, err := freePort(ctx)
+	if err != nil {
+		return nil, errors.Join(err, output.Close(), os.RemoveAll(dir))
+	}
 	s := &Server{
-		Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Socket: filepath.Join(dir, "redis.sock"),
-		dir: dir, output: output,
+		Addr: held.LocalAddr().String(), Socket: filepath.Join(dir, "redis.sock"),
+		dir: dir, held: held, output: output,
 	}
 	acl := filepath.Join(dir, "users.acl")
+	host, port, err := net.SplitHostPort(s.Addr)
 	s.args = append([]string{
-		"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--unixsocket", s.Socket, "--dir", dir,
+		"--bind", host, "--port", port, "--unixsocket", s.Socket, "--dir", dir,
 		"--save", "", "--appendonly", "no", "--aclfile", acl,
 	}, args...)
-	err = writeUsers(acl)
+	if err == nil {
+		err = writeUsers(acl)
+	}
 	if err == nil {
 		err = s.launch(ctx)
 	}
@@ -238,10 +243,12 @@ func as(tb testing.TB, rdb *redis.Client, user string) *redis.Client {
 	return connect(tb, &redis.Options{Network: o.Network, Addr: o.Addr, Username: user, Password: Password})
 }
 
-// connect sends nothing but what is asked for: some Redis servers deny the rest, and so would their logs tell.
+// connect sends nothing but what is asked for: some Redis servers deny the rest, and so would their logs tell. A command is
+// sent once, however long a busy machine takes for it.
 func connect(tb testing.TB, o *redis.Options) *redis.Client {
 	tb.Helper()
 	o.DisableIdentity = true
+	o.ReadTimeout, o.WriteTimeout = patience, patience
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	rdb := redis.NewClient(o)
 	tb.Cleanup(func() { _ = rdb.Close() })
@@ -278,8 +285,10 @@ func (s *Server) Resume() error { return s.signal(syscall.SIGCONT) }
 // Stop ends the process and removes its folder. It may be called twice.
 func (s *Server) Stop() error {
 	err := s.end(syscall.SIGTERM)
-	if e := s.output.Close(); !errors.Is(e, os.ErrClosed) {
-		err = errors.Join(err, e)
+	for _, c := range []io.Closer{s.output, s.held} {
+		if e := c.Close(); !errors.Is(e, os.ErrClosed) && !errors.Is(e, net.ErrClosed) {
+			err = errors.Join(err, e)
+		}
 	}
 	return errors.Join(err, os.RemoveAll(s.dir))
 }
@@ -327,16 +336,21 @@ func (s *Server) end(sig os.Signal) error {
 	}
 }
 
-// freePort draws one from below those that systems give to outgoing connections, so that none takes the port of a server
-// that is killed before it starts again.
-func freePort(ctx context.Context) (port int, err error) {
+// freePort draws one from below those that systems give to outgoing connections, and holds it by the UDP port of the same
+// number: neither a connection nor another test takes the port of a server that is killed before it starts again.
+func freePort(ctx context.Context) (held net.PacketConn, err error) {
 	const lowest, highest, draws = 15_000, 32_000, 100
+	var config net.ListenConfig
 	for range draws {
-		port = lowest + rand.IntN(highest-lowest)
-		var l net.Listener
-		if l, err = new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
-			return port, l.Close()
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(lowest+rand.IntN(highest-lowest)))
+		if held, err = config.ListenPacket(ctx, "udp", addr); err != nil {
+			continue
 		}
+		var l net.Listener
+		if l, err = config.Listen(ctx, "tcp", addr); err == nil {
+			return held, l.Close()
+		}
+		err = errors.Join(err, held.Close())
 	}
-	return 0, fmt.Errorf("no free port: %w", err)
+	return nil, fmt.Errorf("no free port: %w", err)
 }
