@@ -113,7 +113,7 @@ func (p *presence) announce(ctx context.Context) error {
 	}
 	if !p.asked {
 		state, closed, err := p.gates.AtStart(ctx, p.phase)
-		if kind := fault.KindOf(err); kind == fault.Unavailable || kind == fault.Timeout {
+		if err != nil && fault.KindOf(err) != fault.Internal {
 			return err
 		}
 		p.asked = true

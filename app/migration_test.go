@@ -41,7 +41,7 @@ func TestNotReadyOnceTheGatesTakeItForDead(t *testing.T) {
 // stored cannot be read no further question helps.
 func TestGateIsAskedForUntilItIsKnown(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []fault.Kind{fault.Unavailable, fault.Timeout, fault.Internal} {
+	for _, kind := range []fault.Kind{fault.Unavailable, fault.Timeout, fault.Canceled, fault.Internal} {
 		servers := portsmock.NewMockLiveServers(gomock.NewController(t))
 		facts := portsmock.NewMockGateFacts(gomock.NewController(t))
 		core, logs := observer.New(zap.WarnLevel)

@@ -394,7 +394,7 @@ func TestShutdownCutsOffWhatTakesTooLong(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, server.Shutdown(ctx), context.Canceled)
 	<-running.Done()
-	<-answered
+	require.Error(t, (<-answered).err)
 }
 
 func TestCallerThatLeaves(t *testing.T) {

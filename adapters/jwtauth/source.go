@@ -93,7 +93,7 @@ func (s *source) run(ctx context.Context, wait time.Duration) {
 			timer.Stop()
 		}
 		s.mu.Lock()
-		asked := s.round // whoever asks from here on waits for the next read: this one may have begun too early for them
+		asked := s.round // nil where nobody did: whoever does during such a read, which may have begun too early, waits for the next
 		s.mu.Unlock()
 		err := s.load(ctx)
 		switch {

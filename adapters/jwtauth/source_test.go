@@ -400,7 +400,9 @@ func TestUnknownKidDuringARead(t *testing.T) {
 	server := newIssuer(t, old)
 	cfg := config(EdDSA)
 	cfg.JWKSURL = server.URL
-	p, err := open(cfg, zap.NewNop(), noon, quick())
+	rhythm := quick()
+	rhythm.patience = time.Minute
+	p, err := open(cfg, zap.NewNop(), noon, rhythm)
 	require.NoError(t, err)
 	defer p.Close()
 	eventually(t, "loaded", func() bool { return p.Check(t.Context()) == nil })
@@ -409,7 +411,10 @@ func TestUnknownKidDuringARead(t *testing.T) {
 	server.answers(func(w http.ResponseWriter, r *http.Request) {
 		server.answers(current)
 		close(reading)
-		<-release
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
 		old(w, r)
 	})
 	<-reading

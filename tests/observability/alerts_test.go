@@ -153,7 +153,7 @@ func startHealthy(t *testing.T, d *deployment) {
 	t.Helper()
 	d.startRedis(t, "--maxmemory", "1gb")
 	d.serve(t, migration.DualWrite)
-	jobs := 20_000
+	jobs := 60_000
 	if full() {
 		jobs = 100_000
 	}

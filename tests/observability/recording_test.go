@@ -58,11 +58,14 @@ func (r *recording) scrape(t *testing.T, d *deployment) {
 	for _, job := range slices.Sorted(maps.Keys(d.targets)) {
 		for _, target := range d.targets[job] {
 			labels := model.LabelSet{"job": model.LabelValue(job), "instance": model.LabelValue(target)}
-			status, body, err := fetch(t.Context(), harness.Operators(), http.MethodGet, "http://"+target+"/metrics", "", "")
-			for end := time.Now().Add(waitLimit); job == "relay" && !d.redisGone && time.Now().Before(end) && !storageTold(body); {
-				time.Sleep(pollInterval) // what it missed by a moment it would leave out of several scrapes
+			var status int
+			var body []byte
+			var err error
+			// What a server did not learn in time once, it leaves out of several scrapes.
+			require.Eventually(t, func() bool {
 				status, body, err = fetch(t.Context(), harness.Operators(), http.MethodGet, "http://"+target+"/metrics", "", "")
-			}
+				return job != "relay" || d.redisGone || storageTold(body)
+			}, waitLimit, pollInterval, "the server tells nothing of its storage")
 			if err != nil || status != http.StatusOK {
 				r.add("up", model.Metric(labels), 0)
 				continue

@@ -244,7 +244,7 @@ func as(tb testing.TB, rdb *redis.Client, user string) *redis.Client {
 }
 
 // connect sends nothing but what is asked for: some Redis servers deny the rest, and so would their logs tell. A command is
-// sent once, however long a busy machine takes for it.
+// not sent again because a busy machine takes long for it.
 func connect(tb testing.TB, o *redis.Options) *redis.Client {
 	tb.Helper()
 	o.DisableIdentity = true
